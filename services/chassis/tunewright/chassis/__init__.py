@@ -1,0 +1,1 @@
+"""How a service runs. Imports only the stubs and `artifacts`; knows no one service."""
