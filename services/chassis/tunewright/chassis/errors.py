@@ -167,7 +167,9 @@ class StageDied(Internal):
 
     reason = "STAGE_DIED"
     retryable = True
-    default_remedy = "Look at the job's log and at the machine's memory; it is started again from the newest checkpoint."
+    default_remedy = (
+        "Look at the job's log and at the machine's memory; it is started again from the newest checkpoint."
+    )
 
 
 def _classes(root: type[TunewrightError]) -> list[type[TunewrightError]]:
@@ -198,7 +200,9 @@ def foreign(error: BaseException) -> TunewrightError:
         case artifacts.ObjectNotFound():
             mapped = NotFound(str(error), remedy="The artifact was never finished or was deleted: run its stage again.")
         case artifacts.IntegrityError():
-            mapped = Refused(str(error), remedy="The stored bytes are damaged: delete the artifact and run its stage again.")
+            mapped = Refused(
+                str(error), remedy="The stored bytes are damaged: delete the artifact and run its stage again."
+            )
         case artifacts.InvalidRef() | artifacts.UnsafePath():
             mapped = InvalidSpec(str(error))
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):

@@ -17,7 +17,7 @@ from tunewright.chassis.errors import InvalidSpec, Violation, pydantic_violation
 
 
 class Spec(BaseModel):
-    """Base of every stage's spec. Field names are the field's own terms; a docstring with the unit stands under each."""
+    """Base of every stage's spec. Names are the field's own terms; a docstring with the unit stands under each."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 

@@ -2,7 +2,7 @@
 
     run(spec, inputs, output_dir, report) -> Manifest (a draft: no files, no parents)
 
-Knows no transport and no store. The chassis runs it in a child process (`child.py`), or alone from a shell (`alone.py`).
+Knows no transport and no store. The chassis runs it in a child process (`child.py`) or alone (`alone.py`).
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,10 @@ class Reporter(Protocol):
 
     @property
     def runtime(self) -> Mapping[str, Any]:
-        """Facts of this very run that are not part of the job's identity, such as an endpoint's address."""
+        """Facts of this very run that are not part of the job's identity, such as an endpoint's address.
+
+        `manifests` holds input name → manifest (as a mapping) of the artifacts in `inputs`, when a service runs it.
+        """
 
     def progress(self, step: int, total: int, *, unit: str, **figures: float) -> None:
         """Tell that `step` of `total` units are done, with figures such as loss, tokens_per_second, eta_seconds."""
@@ -47,7 +50,7 @@ class Reporter(Protocol):
         """
 
     def stop_requested(self) -> bool:
-        """Return True once the stage should save what it has and raise Interrupted or Cancelled (`raise_if_stopped`)."""
+        """Return True once the stage should save what it has and call `raise_if_stopped`."""
 
     def raise_if_stopped(self) -> None:
         """Raise Interrupted if a stop was requested."""

@@ -1,0 +1,84 @@
+"""A stage without any server: `python -m tunewright.<service> run SPEC.yaml --input NAME=FOLDER … --output DIR`.
+
+The same function that the service runs, for debugging, scripts and benchmarks. Knows nothing of stores and jobs.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tunewright.artifacts import seal
+from tunewright.chassis import logs
+from tunewright.chassis.child import run as run_stage
+from tunewright.chassis.child import write_atomically
+from tunewright.chassis.errors import Conflict, InvalidSpec, foreign
+from tunewright.chassis.reporter import StageReporter
+from tunewright.chassis.stage import Stage
+
+
+def add_arguments(parser: argparse.ArgumentParser, stages: Mapping[str, Stage]) -> None:
+    """Describe the command line of `run`."""
+    parser.add_argument("spec", type=Path, metavar="SPEC.yaml", help="fields of the spec; an empty file takes defaults")
+    parser.add_argument("--input", action="append", default=[], metavar="NAME=PATH", help="folder of an input artifact")
+    parser.add_argument(
+        "--runtime", action="append", default=[], metavar="KEY=VALUE", help="YAML value, such as an endpoint"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new folder for the artifact")
+    parser.add_argument("--stage", choices=list(stages), default=next(iter(stages)))
+
+
+def run(arguments: argparse.Namespace, stages: Mapping[str, Stage]) -> None:
+    """Run the stage and leave the artifact, with its manifest, in the output folder.
+
+    Raises:
+        TunewrightError: what the stage raised; a bad command line; an output folder that is in use.
+    """
+    logs.configure(arguments.stage, "INFO", "text")
+    stage = stages[arguments.stage]
+    output: Path = arguments.output
+    if output.exists() and any(output.iterdir()):
+        raise Conflict(f"output folder {output} is not empty", remedy="Name a new folder.")
+    spec = stage.spec.from_mapping(_yaml_mapping(arguments.spec))
+    inputs = dict(_pair(text) for text in arguments.input)
+    runtime = {key: yaml.safe_load(value) for key, value in (_pair(text) for text in arguments.runtime)}
+    folders = {name: Path(path) for name, path in inputs.items()}
+    for name, folder in folders.items():
+        if not folder.is_dir():
+            raise InvalidSpec(f"--input {name}: {folder} is no folder", remedy="Name the folder that holds the files.")
+    output.mkdir(parents=True, exist_ok=True)
+    reporter = StageReporter(_print, output.with_name(output.name + ".checkpoints"), None, runtime)
+    reporter.stop_on_signals()
+    try:
+        draft = run_stage(stage.function, spec, folders, output, reporter)
+    except Exception as error:
+        raise foreign(error) from error
+    manifest = seal(draft, output, {})
+    write_atomically(output / "manifest.json", manifest.to_json())
+    _print({"severity": "info", "message": f"{manifest.ref} in {output}"})
+
+
+def _print(event: dict[str, Any]) -> None:
+    print(f"{event['severity']}: {event['message']}", file=sys.stderr, flush=True)  # noqa: T201 - its terminal
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidSpec(f"{text!r}: NAME=VALUE is expected", remedy="See --help.")
+    return name, value
+
+
+def _yaml_mapping(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise InvalidSpec(f"cannot read {path}: {error.strerror}", remedy="Name an existing spec file.") from error
+    except yaml.YAMLError as error:
+        raise InvalidSpec(f"{path} is not YAML: {error}", remedy="Correct the line named.") from error
+    if not isinstance(document, dict):
+        raise InvalidSpec(f"{path} holds no mapping of fields", remedy="Write `field: value` lines.")
+    return document
