@@ -9,9 +9,12 @@ from tunewright.artifacts.errors import (
     StoreUnavailable,
     UnsafePath,
 )
-from tunewright.artifacts.manifest import FileEntry, Manifest, canonical_json, file_sha256, seal
+from tunewright.artifacts.manifest import FileEntry, Manifest, bytes_sha256, canonical_json, file_sha256, seal
+from tunewright.artifacts.memory import MemoryStore
 from tunewright.artifacts.refs import ArtifactRef, Kind
+from tunewright.artifacts.s3 import S3Store
 from tunewright.artifacts.store import ObjectInfo, Progress, Store
+from tunewright.artifacts.transfer import commit, commit_folder, exists, fetch, fetch_folder, lineage, load_manifest
 
 __all__ = [
     "ArtifactError",
@@ -21,14 +24,24 @@ __all__ = [
     "InvalidRef",
     "Kind",
     "Manifest",
+    "MemoryStore",
     "ObjectExists",
     "ObjectInfo",
     "ObjectNotFound",
     "Progress",
+    "S3Store",
     "Store",
     "StoreUnavailable",
     "UnsafePath",
+    "bytes_sha256",
     "canonical_json",
+    "commit",
+    "commit_folder",
+    "exists",
+    "fetch",
+    "fetch_folder",
     "file_sha256",
+    "lineage",
+    "load_manifest",
     "seal",
 ]

@@ -14,12 +14,11 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from tunewright.artifacts.errors import IntegrityError
-from tunewright.artifacts.layout import checked_path
+from tunewright.artifacts.layout import checked_path, is_log
 from tunewright.artifacts.refs import ArtifactRef, Kind
 
 SCHEMA_VERSION = 1
 _CHUNK_BYTES = 1 << 20
-_LOG_FOLDER = "logs/"
 
 
 class _Frozen(BaseModel):
@@ -68,14 +67,14 @@ class Manifest(_Frozen):
                 "kind": self.kind.value,
                 "spec": self.spec,
                 "parents": self.parents,
-                "files": [entry.model_dump() for entry in self.files if not entry.path.startswith(_LOG_FOLDER)],
+                "files": [entry.model_dump() for entry in self.files if not is_log(entry.path)],
             }
         )
 
     @property
     def ref(self) -> ArtifactRef:
         """Name of the sealed artifact."""
-        return ArtifactRef(self.kind, hashlib.sha256(self.identity()).hexdigest())
+        return ArtifactRef(self.kind, bytes_sha256(self.identity()))
 
     def to_json(self) -> bytes:
         """Return the bytes that are committed: indented JSON with sorted keys and the id on top."""
@@ -116,6 +115,11 @@ def canonical_json(document: Any) -> bytes:  # noqa: ANN401 - any JSON value
     """Return JSON bytes that are equal for equal values: sorted keys, no spaces, UTF-8, no NaN."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode()
+
+
+def bytes_sha256(data: bytes) -> str:
+    """Return the lower-case SHA-256 of `data`."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
