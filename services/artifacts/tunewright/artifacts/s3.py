@@ -6,10 +6,10 @@ Whole objects and create-only puts here; files travel through `upload.py` and `d
 from collections.abc import Iterator
 from pathlib import Path
 
-from tunewright.artifacts.local import check_sha256, check_size, holds, part_path
-from tunewright.artifacts.manifest import bytes_sha256, file_sha256
+from tunewright.artifacts.download import download
 from tunewright.artifacts.s3_client import S3Client
 from tunewright.artifacts.store import ObjectInfo, Progress
+from tunewright.artifacts.upload import upload
 
 
 class S3Store:
@@ -61,24 +61,8 @@ class S3Store:
 
     def put_file(self, path: Path, key: str, *, sha256: str, progress: Progress | None = None) -> None:
         """See Store."""
-        if self.stat(key) == ObjectInfo(key, path.stat().st_size, sha256):
-            return
-        data = path.read_bytes()
-        check_sha256(path, bytes_sha256(data), sha256)
-        self._client.put(key, data, sha256=sha256)
-        if progress:
-            progress(len(data))
+        upload(self._client, path, key, sha256=sha256, progress=progress)
 
     def get_file(self, key: str, path: Path, *, size_bytes: int, sha256: str, progress: Progress | None = None) -> None:
         """See Store."""
-        if holds(path, size_bytes, sha256):
-            return
-        partial = part_path(path, sha256)
-        with partial.open("wb") as file:
-            for piece in self._client.read(key):
-                file.write(piece)
-                if progress:
-                    progress(len(piece))
-        check_size(key, partial.stat().st_size, size_bytes)
-        check_sha256(key, file_sha256(partial), sha256)
-        partial.replace(path)
+        download(self._client, key, path, size_bytes=size_bytes, sha256=sha256, progress=progress)
