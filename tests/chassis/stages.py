@@ -1,4 +1,4 @@
-"""A small real stage: counts, one checkpoint a step, misbehaves on request. Runs in a child process like any other.
+"""A small real stage: counts, one checkpoint a step, misbehaves on request. Runs in a child like any other."""
 
 import json
 import os
