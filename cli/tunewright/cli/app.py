@@ -1,0 +1,295 @@
+"""The commands. Each reads its options, calls one part, and prints; the parts know nothing of options.
+
+Any failure ends as one red message with a remedy and an exit code other than 0, never as a traceback.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+from tunewright.cli import logs as service_logs
+from tunewright.cli import watch as watching
+from tunewright.cli.chat import Conversation
+from tunewright.cli.client import ApiError, Gateway
+from tunewright.cli.console import make_console, show_error
+from tunewright.cli.doctor import report as doctor_report
+from tunewright.cli.endpoint import find_endpoint, local_stack
+from tunewright.cli.errors import CliError
+from tunewright.cli.recipe import Recipe, load_recipe
+from tunewright.cli.stack import commands as stack_commands
+from tunewright.cli.stack.display import service_table
+from tunewright.cli.stack.folder import DEFAULT, StackFolder
+
+app = typer.Typer(
+    name="tunewright",
+    help="From raw instruction files to a served, fine-tuned model.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Url = Annotated[str | None, typer.Option("--url", envvar="TUNEWRIGHT_URL", help="Gateway; else the local stack's.")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option("--api-key", envvar="TUNEWRIGHT_API_KEY", help="Key; else the local stack's.", show_envvar=True),
+]
+Directory = Annotated[
+    Path | None,
+    typer.Option("--dir", envvar="TUNEWRIGHT_STACK_DIR", help=f"Stack's folder; else the nearest {DEFAULT}."),
+]
+
+
+@app.command()
+def doctor(
+    directory: Directory = None,
+    url: Url = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,  # noqa: FBT002 - typer's form of a flag
+) -> None:
+    """Say what this machine is and whether Tunewright fits on it (exit code 0) or not (1)."""
+    console = make_console()
+    stack = local_stack(directory)
+    found = doctor_report.examine(stack.path if stack else Path.cwd(), stack, url)
+    if as_json:
+        sys.stdout.write(found.to_json() + "\n")
+    else:
+        doctor_report.show(found, console)
+    if not found.fit:
+        raise typer.Exit(1)
+
+
+@app.command()
+def up(
+    directory: Directory = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Gateway's port; 8080 if free, else any.")] = None,
+    import_root: Annotated[Path | None, typer.Option(help="Folder of base models; DIR/models if not given.")] = None,
+) -> None:
+    """Start the whole stack as local processes, or what of it is down, and return when it serves."""
+    console = make_console()
+    folder = local_stack(directory) or StackFolder(DEFAULT)
+    options = stack_commands.UpOptions(port=port, import_root=import_root)
+    found = stack_commands.up(folder, options, console)
+    key = _shown_path(folder.api_key_file)
+    console.print(f"\n[green]✔[/] [bold]{found.url}[/] answers; OpenAI clients use [bold]{found.url}/v1[/]")
+    console.print(f"  API key: {key} (readable by you alone)")
+    console.print(
+        "  Next:    [bold]tunewright run RECIPE.yaml[/], [bold]tunewright status[/], [bold]tunewright down[/]"
+    )
+
+
+@app.command()
+def down(directory: Directory = None) -> None:
+    """Stop the local stack. Its data stay."""
+    console = make_console()
+    folder = _existing_stack(directory)
+    if stack_commands.down(folder, console):
+        console.print(f"\n[green]✔[/] Stopped. Data are kept in {_shown_path(folder.path)}.")
+    else:
+        console.print("Nothing was running.")
+
+
+@app.command()
+def status(directory: Directory = None) -> None:
+    """Show the local stack's services; exit code 0 if all are up."""
+    console = make_console()
+    folder = _existing_stack(directory)
+    found = stack_commands.status(folder)
+    healthy = found.phase == "ready" and all(service.state == "up" for service in found.services.values())
+    console.print(f"{_shown_path(folder.path)}: [bold]{found.phase}[/]{f', {found.url}' if healthy else ''}")
+    if found.error:
+        console.print(f"[red]{escape(found.error)}[/]")
+    console.print(service_table(found, plain=not console.is_terminal))
+    if not healthy:
+        raise typer.Exit(1)
+
+
+@app.command()
+def logs(
+    service: Annotated[str, typer.Argument(help="store, a service's name, gateway, or supervisor.")],
+    directory: Directory = None,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="So many of the newest lines.")] = 50,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as lines come.")] = False,  # noqa: FBT002 - typer's form
+) -> None:
+    """Print a service's log."""
+    service_logs.show(_existing_stack(directory), service, lines=lines, follow=follow)
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="YAML file; see recipes/.")],
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the run's id and return.")] = False,  # noqa: FBT002
+    url: Url = None,
+    api_key: ApiKey = None,
+    directory: Directory = None,
+) -> None:
+    """Upload a recipe's files, start the run, and watch it."""
+    console = make_console()
+    loaded = load_recipe(recipe)
+    with Gateway(find_endpoint(url, api_key, directory)) as gateway:
+        started = submit(gateway, loaded, console)
+        if detach:
+            console.print(started["id"])
+            return
+        _watch(gateway, started, console)
+
+
+@app.command()
+def watch(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")],
+    url: Url = None,
+    api_key: ApiKey = None,
+    directory: Directory = None,
+) -> None:
+    """Show a run live until it ends; exit code 0 if it succeeded."""
+    with Gateway(find_endpoint(url, api_key, directory)) as gateway:
+        _watch(gateway, gateway.run(run_id), make_console())
+
+
+@app.command()
+def runs(url: Url = None, api_key: ApiKey = None, directory: Directory = None) -> None:
+    """List runs, newest first."""
+    console = make_console()
+    with Gateway(find_endpoint(url, api_key, directory)) as gateway:
+        found = gateway.get("/v1/runs")["data"]
+    table = _list_table(console, "run", "name", "state", "stage", "started")
+    for item in found:
+        started = watching.clock(item.get("started_at") or item.get("created_at"))
+        table.add_row(item["id"], item["name"], item["state"], item.get("stage") or "", started)
+    console.print(table if found else "No runs yet: tunewright run RECIPE.yaml")
+
+
+@app.command()
+def cancel(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")],
+    url: Url = None,
+    api_key: ApiKey = None,
+    directory: Directory = None,
+) -> None:
+    """Ask a run to end; what it finished stays."""
+    with Gateway(find_endpoint(url, api_key, directory)) as gateway:
+        make_console().print(f"{run_id}: {gateway.cancel(run_id)['state']}")
+
+
+@app.command()
+def models(url: Url = None, api_key: ApiKey = None, directory: Directory = None) -> None:
+    """List the models that answer."""
+    console = make_console()
+    with Gateway(find_endpoint(url, api_key, directory)) as gateway:
+        found = gateway.get("/v1/models")["data"]
+    table = _list_table(console, "model", "since", "by")
+    for item in found:
+        table.add_row(item["id"], watching.clock(item.get("created")), str(item.get("owned_by") or ""))
+    console.print(table if found else "No model answers yet: tunewright run RECIPE.yaml")
+
+
+@app.command()
+def chat(
+    model: Annotated[str, typer.Argument(help="A model's name; see `tunewright models`.")],
+    message: Annotated[
+        str | None, typer.Option("-m", "--message", help="Ask this alone; - reads it from stdin.")
+    ] = None,
+    system: Annotated[str, typer.Option(help="System message.")] = "",
+    temperature: Annotated[float | None, typer.Option(min=0, max=2)] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of an answer at most.")] = None,
+    url: Url = None,
+    api_key: ApiKey = None,
+    directory: Directory = None,
+) -> None:
+    """Talk to a model; the answer is printed as it comes."""
+    console = make_console()
+    given = {"temperature": temperature, "max_tokens": max_tokens}
+    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    with Gateway(find_endpoint(url, api_key, directory)) as gateway:
+        conversation = Conversation(gateway, model, settings, system)
+        if message is None:
+            conversation.interactive(console)
+        else:
+            conversation.ask(sys.stdin.read() if message == "-" else message, console)
+
+
+def submit(gateway: Gateway, recipe: Recipe, console: Console) -> dict[str, Any]:
+    """Upload a recipe's files and start its run; what the gateway finds wrong is told with the recipe's lines.
+
+    Raises:
+        CliError: a file is missing, or the gateway refuses.
+    """
+    ids = {}
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    uploads = recipe.uploads()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        for index, path in uploads:
+            task = progress.add_task(f"uploading {escape(path.name)}", total=path.stat().st_size)
+            ids[index] = gateway.upload(path, lambda count, task=task: progress.advance(task, count))  # type: ignore[misc]  # mypy cannot infer the default
+    try:
+        return gateway.submit(recipe.with_files(ids))
+    except ApiError as error:
+        error.lines += tuple(f"{recipe.place(field)}: {why}" for field, why in error.violations)
+        raise
+
+
+def _watch(gateway: Gateway, started: dict[str, Any], console: Console) -> None:
+    view = watching.RunView.of(started)
+
+    def lost(why: str) -> None:
+        view.connection = why
+        if not console.is_terminal:
+            console.print(f"connection lost, trying again: {why}")
+
+    try:
+        watching.follow(gateway.events(view.run_id, lost=lost), view, console)
+    except KeyboardInterrupt:
+        console.print(f"\nThe run goes on. Watch it again: [bold]tunewright watch {view.run_id}[/]")
+        raise typer.Exit(130) from None
+    ended = gateway.run(view.run_id)
+    console.print()
+    console.print(watching.summary(ended, view, plain=not console.is_terminal))
+    if ended["state"] == "succeeded":
+        console.print(f"\n[green]✔[/] Talk to it: [bold]tunewright chat {ended['name']}[/]")
+        return
+    failure = ended.get("failure") or {}
+    stage = f" in {failure['stage']}" if failure.get("stage") else ""
+    message = f"run {view.run_id} {ended['state']}{stage}: {failure.get('message', '')}".rstrip(": ")
+    raise CliError(message, remedy=failure.get("remedy") or "Submit it again to go on from what is finished.")
+
+
+def _existing_stack(directory: Path | None) -> StackFolder:
+    folder = local_stack(directory)
+    if folder is None or not folder.exists:
+        where = f"in {folder.path}" if folder else "here or above"
+        raise CliError(f"there is no stack {where}", remedy="Start one with `tunewright up`.")
+    return folder
+
+
+def _shown_path(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _list_table(console: Console, *columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, show_edge=False, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except CliError as error:
+        show_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if os.environ.get("TUNEWRIGHT_DEBUG"):
+            raise
+        words = f"a fault of tunewright's own: {type(error).__name__}: {error}"
+        show_error(CliError(words, remedy="TUNEWRIGHT_DEBUG=1 shows where; please report it."))
+        sys.exit(70)

@@ -1,0 +1,139 @@
+"""A recipe file: read with line numbers, its data files found. What its fields mean is the gateway's to judge.
+
+Raises CliError with file and line for whatever is wrong with the file itself.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tunewright.cli.errors import CliError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe as it stands in its file."""
+
+    path: Path
+    values: dict[str, Any]
+    lines: dict[str, int]
+    """Field such as `training.learning_rate` or `data.0.path` → line, counted from 1."""
+
+    def uploads(self) -> list[tuple[int, Path]]:
+        """Return the data files to send: their place in `data`, and where they lie.
+
+        Raises:
+            CliError: `data` is malformed, or a file is missing, empty, or not a file.
+        """
+        data = self.values.get("data")
+        if not isinstance(data, list) or not data:
+            raise self.wrong("data", "at least one file is expected, as a list: `data: [{path: raw.jsonl}]`")
+        found = []
+        for index, item in enumerate(data):
+            field = f"data.{index}"
+            if not isinstance(item, dict):
+                raise self.wrong(field, "a mapping is expected: `path: FILE`, or `file: file-…` of an upload")
+            if "path" in item:
+                found.append((index, self._data_file(field, item["path"])))
+        return found
+
+    def with_files(self, ids: dict[int, str]) -> dict[str, Any]:
+        """Return the values with each uploaded file's path replaced by its id."""
+        data = [
+            {key: value for key, value in item.items() if key != "path"} | {"file": ids[index]}
+            if index in ids
+            else item
+            for index, item in enumerate(self.values["data"])
+        ]
+        return self.values | {"data": data}
+
+    def wrong(self, field: str, why: str) -> CliError:
+        """Return the error that says what is wrong with a field, and on which line it stands."""
+        return CliError(f"{self.place(field)}: {why}", remedy="Correct the recipe and run it again.")
+
+    def place(self, field: str) -> str:
+        """Return file, line and name of a field, or of the nearest thing around it that has a line."""
+        name = field.replace("[", ".").replace("]", "")
+        while name and name not in self.lines:
+            name = name.rpartition(".")[0]
+        line = self.lines.get(name)
+        return f"{self.path}{f':{line}' if line else ''}: {field}"
+
+    def _data_file(self, field: str, named: object) -> Path:
+        if not isinstance(named, str):
+            raise self.wrong(f"{field}.path", "the path of a file is expected")
+        path = (self.path.parent / Path(named).expanduser()).absolute()
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise self.wrong(f"{field}.path", f"{path} cannot be read: {error.strerror}") from error
+        if not path.is_file():
+            raise self.wrong(f"{field}.path", f"{path} is no file")
+        if size == 0:
+            raise self.wrong(f"{field}.path", f"{path} is empty")
+        return path
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Return the recipe in a file.
+
+    Raises:
+        CliError: the file cannot be read, is no YAML, repeats a key, or is no mapping; the line is named.
+    """
+    text = _read(path)
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        raise _syntax(path, text, error) from error
+    except yaml.YAMLError as error:
+        raise CliError(f"{path}: no readable YAML: {error}", remedy="Save it as UTF-8 text.") from error
+    if not isinstance(node, yaml.MappingNode):
+        remedy = "A recipe has fields such as `name:`, `base_model:` and `data:`; see recipes/."
+        raise CliError(f"{path}:1: a recipe is expected, a mapping of fields", remedy=remedy)
+    lines: dict[str, int] = {}
+    _note_lines(path, node, "", lines)
+    return Recipe(path, values, lines)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        message = f"{path}: byte {error.start} is no UTF-8"
+        raise CliError(message, remedy="Save the recipe as UTF-8 text.") from error
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror}"
+        raise CliError(message, remedy="Name a recipe: recipes/ holds ready ones.") from error
+
+
+def _syntax(path: Path, text: str, error: yaml.MarkedYAMLError) -> CliError:
+    mark = error.problem_mark or error.context_mark
+    if mark is None:
+        return CliError(f"{path}: {error}")
+    quoted = text.splitlines()[mark.line : mark.line + 1]
+    pointer = " " * mark.column + "^"
+    message = f"{path}:{mark.line + 1}:{mark.column + 1}: {error.problem or error.context}"
+    remedy = "Check indentation (spaces, no tabs), colons and quotes on this line and the one above."
+    return CliError(message, lines=[*quoted, pointer] if quoted else [], remedy=remedy)
+
+
+def _note_lines(path: Path, node: yaml.Node, prefix: str, lines: dict[str, int]) -> None:
+    """Write down where each field stands; PyYAML itself would silently keep the last of two equal keys."""
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            lines[f"{prefix}{index}"] = item.start_mark.line + 1
+            _note_lines(path, item, f"{prefix}{index}.", lines)
+    elif isinstance(node, yaml.MappingNode):
+        seen: dict[Hashable, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                message = f"{path}:{line}: {prefix}{key.value} is given twice, first on line {seen[key.value]}"
+                raise CliError(message, remedy="Keep one of the two.")
+            seen[key.value] = line
+            lines[f"{prefix}{key.value}"] = line
+            _note_lines(path, value, f"{prefix}{key.value}.", lines)

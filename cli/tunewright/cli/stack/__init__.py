@@ -1,0 +1,1 @@
+"""The whole stack as local processes: folder, certificates, services, supervisor. Knows services by name only."""
