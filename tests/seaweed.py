@@ -5,6 +5,7 @@ Knows nothing of any test. SIGTERM does not end `weed`, so it is killed; `setpri
 
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -21,6 +22,8 @@ from tunewright.artifacts import ArtifactError, S3Store
 _START_SECONDS = 60.0
 _GRACE_SECONDS = 1.0
 _PORTS = ("master", "master.grpc", "volume", "volume.grpc", "filer", "filer.grpc", "s3", "s3.grpc")
+# A bucket takes as many volumes as this at its first write; with the default of 7 a few buckets exhaust the server.
+_ENVIRONMENT = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
 _ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
 
 
@@ -64,7 +67,10 @@ class SeaweedFS:
         config.write_text(json.dumps(self._identities()))
         with (self._directory / "weed.log").open("ab") as log:
             self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", _weed(), *self._arguments(config)], stdout=log, stderr=log
+                ["setpriv", "--pdeathsig", "KILL", _weed(), *self._arguments(config)],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **_ENVIRONMENT},
             )
         self._wait_until_it_writes()
 
@@ -92,7 +98,7 @@ class SeaweedFS:
             "server", "-s3", "-ip=127.0.0.1", f"-dir={self._directory}/data", *ports, *sockets,
             "-master.peers=none",  # without it a restart waits 15 s for an election
             "-master.telemetry=false",
-            "-master.volumeSizeLimitMB=1024", "-volume.max=0",  # with a fixed number the first puts hang
+            "-master.volumeSizeLimitMB=1024", "-volume.max=2000",
             "-volume.minFreeSpace=1",
             f"-s3.config={config}", "-s3.allowDeleteBucketNotEmpty=false", "-s3.autoCreateBucket=false",
             "-s3.port.iceberg=0", "-s3.port.lance=0",

@@ -1,0 +1,78 @@
+"""A TCP relay between a client and a server that counts what passes, and can cut or freeze it. Knows no protocol."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+
+class Wire:
+    """Counts bytes each way; `cut_after` closes every connection once so many came from the server."""
+
+    def __init__(self, target_url: str) -> None:
+        url = urlsplit(target_url)
+        self._target = (url.hostname or "", url.port or 80)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._lock = threading.Lock()
+        self._sockets: list[socket.socket] = []
+        self.sent_bytes = 0
+        self.received_bytes = 0
+        self.cut_after: int | None = None
+        self.frozen = threading.Event()
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def reset(self) -> None:
+        """Begin to count anew."""
+        self.sent_bytes = self.received_bytes = 0
+
+    def close(self) -> None:
+        """Close the listener and all connections."""
+        with self._lock:
+            for sock in [self._listener, *self._sockets]:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+                sock.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._target)
+            except OSError:
+                return
+            with self._lock:
+                self._sockets += [client, server]
+            threading.Thread(target=self._pump, args=(client, server, True), daemon=True).start()
+            threading.Thread(target=self._pump, args=(server, client, False), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, upwards: bool) -> None:  # noqa: FBT001 - private
+        with contextlib.suppress(OSError):
+            while (data := source.recv(1 << 16)) and not self.frozen.is_set():
+                if not self._pass(len(data), upwards):
+                    break
+                sink.sendall(data)
+        if self.frozen.is_set():
+            return
+        for sock in (source, sink):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def _pass(self, size: int, upwards: bool) -> bool:  # noqa: FBT001 - private
+        with self._lock:
+            if upwards:
+                self.sent_bytes += size
+            else:
+                self.received_bytes += size
+            return upwards or self.cut_after is None or self.received_bytes <= self.cut_after
+
+
+@contextlib.contextmanager
+def wire(target_url: str) -> Iterator[Wire]:
+    """Run a relay to `target_url`."""
+    relay = Wire(target_url)
+    try:
+        yield relay
+    finally:
+        relay.close()
