@@ -1,0 +1,178 @@
+"""Checkpoints: everything a killed run needs to go on bit for bit. No pickle in them, and none is read.
+
+    checkpoint-<step>/
+      adapter.safetensors     trained parameters
+      best.safetensors        those of the best evaluation so far, if there was one
+      optimizer.safetensors   the optimizer's tensors, named by their path in its state
+      rng.safetensors         torch's generators: CPU, and each GPU
+      state.json              the rest: optimizer and schedule figures, Python's and numpy's generators, loss scaler,
+                              early stopping, history
+      trainer_state.json      transformers' own, JSON too
+      checkpoint.json         size and SHA-256 of all of these, written last
+
+transformers would write optimizer.pt, scheduler.pt and rng_state.pth, which are pickles. A checkpoint appears by a
+rename, complete. Knows the data only by a fingerprint; the model not at all.
+"""
+
+import json
+import os
+import random
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from tunewright.artifacts import file_sha256
+
+_SEAL = "checkpoint.json"
+_NAME = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One on disk."""
+
+    directory: Path
+    step: int
+
+    def tensors(self, name: str) -> Tensors:
+        """Return the tensors of `name`.safetensors."""
+        return dict(load_file(self.directory / f"{name}.safetensors"))
+
+    def has(self, name: str) -> bool:
+        """Return True if there is a `name`.safetensors."""
+        return (self.directory / f"{name}.safetensors").is_file()
+
+    def state(self) -> dict[str, Any]:
+        """Return the figures beside the tensors."""
+        document: dict[str, Any] = json.loads((self.directory / "state.json").read_bytes())
+        return document
+
+
+def write(
+    folder: Path, step: int, *, fingerprint: str, tensors: dict[str, Tensors], state: dict[str, Any], trainer_state: str
+) -> Checkpoint:
+    """Write `folder/checkpoint-<step>` so that it appears complete, in place of an earlier one for that step."""
+    partial = folder / f".partial-{step}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, values in tensors.items():
+        # Clones: the optimizer's quantisation maps share their memory, which safetensors refuses.
+        copies = {key: value.detach().cpu().clone().contiguous() for key, value in sorted(values.items())}
+        save_file(copies, partial / f"{name}.safetensors", metadata={"format": "pt"})
+    (partial / "state.json").write_text(json.dumps(state, sort_keys=True), encoding="utf-8")
+    (partial / "trainer_state.json").write_text(trainer_state, encoding="utf-8")
+    files = {path.name: [path.stat().st_size, file_sha256(path)] for path in sorted(partial.iterdir())}
+    seal = {"step": step, "fingerprint": fingerprint, "files": files}
+    (partial / _SEAL).write_text(json.dumps(seal, sort_keys=True), encoding="utf-8")
+    _flush(partial)
+    target = folder / f"checkpoint-{step}"
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    return Checkpoint(target, step)
+
+
+def newest(folder: Path, fingerprint: str, tell: Callable[[str], None]) -> Checkpoint | None:
+    """Return the newest checkpoint, by number, that is whole and of this run; `tell` hears why others are not."""
+    for checkpoint in _all(folder):
+        why = _fault(checkpoint, fingerprint)
+        if why is None:
+            return checkpoint
+        tell(f"{checkpoint.directory.name} is passed over: {why}")
+    return None
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints, by number."""
+    for checkpoint in list(_all(folder))[keep:]:
+        shutil.rmtree(checkpoint.directory)
+
+
+def flatten(tree: dict[Any, Any]) -> tuple[Tensors, list[Any]]:
+    """Return the tensors of a nested state, and the rest as JSON pairs [path, value]; `unflatten` is the inverse."""
+    tensors: Tensors = {}
+    rest: list[Any] = []
+    for path, value in _leaves(tree, ()):
+        if isinstance(value, torch.Tensor):
+            tensors[json.dumps(path)] = value
+        else:
+            rest.append([list(path), value])
+    return tensors, rest
+
+
+def unflatten(tensors: Tensors, rest: list[Any]) -> dict[Any, Any]:
+    """Return the nested state."""
+    tree: dict[Any, Any] = {}
+    for path, value in [*((json.loads(key), tensor) for key, tensor in tensors.items()), *rest]:
+        place = tree
+        for part in path[:-1]:
+            place = place.setdefault(part, {})
+        place[path[-1]] = value
+    return tree
+
+
+def generators() -> tuple[Tensors, dict[str, Any]]:
+    """Return the state of all random generators: torch's as tensors, Python's and numpy's as JSON."""
+    tensors = {"cpu": torch.random.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors |= {f"cuda:{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 - what the libraries use
+    numbers = {"kind": str(kind), "keys": np.asarray(keys).tolist(), "rest": [position, has_gauss, cached]}
+    return tensors, {"python": random.getstate(), "numpy": numbers}
+
+
+def set_generators(tensors: Tensors, state: dict[str, Any]) -> None:
+    """Put all random generators back to what `generators` returned."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    saved = state["numpy"]
+    keys = np.array(saved["keys"], dtype=np.uint32)
+    np.random.set_state((saved["kind"], keys, *saved["rest"]))  # noqa: NPY002 - likewise
+    torch.random.set_rng_state(tensors["cpu"])
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        if f"cuda:{index}" in tensors:
+            torch.cuda.set_rng_state(tensors[f"cuda:{index}"], index)
+
+
+def _leaves(tree: dict[Any, Any], path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def _all(folder: Path) -> Iterator[Checkpoint]:
+    named = ((path, _NAME.fullmatch(path.name)) for path in folder.iterdir() if path.is_dir())
+    found = [Checkpoint(path, int(match[1])) for path, match in named if match]
+    yield from sorted(found, key=lambda checkpoint: checkpoint.step, reverse=True)
+
+
+def _fault(checkpoint: Checkpoint, fingerprint: str) -> str | None:
+    """Return why a checkpoint cannot be used, None if it can."""
+    try:
+        seal = json.loads((checkpoint.directory / _SEAL).read_bytes())
+        files = dict(seal["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"it is incomplete ({error})"
+    if seal.get("fingerprint") != fingerprint or seal.get("step") != checkpoint.step:
+        return "it belongs to another run: other settings, data or base"
+    for name, (size, digest) in files.items():
+        path = checkpoint.directory / name
+        if not path.is_file() or path.stat().st_size != size or file_sha256(path) != digest:
+            return f"{name} is damaged"
+    return None
+
+
+def _flush(directory: Path) -> None:
+    """Bring the files to the disk before the rename makes them a checkpoint."""
+    for path in directory.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())

@@ -1,0 +1,182 @@
+"""Conversations to token ids and labels, by the model's own chat template, audited before any training.
+
+The loss counts the assistant's answers and the token that ends them, nothing else. Knows no model and no device.
+Where the template marks answers (`{% generation %}`), the marks are taken. Where it does not, an answer is what the
+template adds between the prompt of that turn and the turn's end, found by rendering the conversation turn by turn.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from jinja2.exceptions import TemplateError
+
+from tunewright.chassis.errors import InvalidData, Refused, Violation
+from tunewright.chassis.stage import Reporter, Severity
+from tunewright.trainer.data import Row
+
+IGNORED = -100
+_MARKERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_NAMED = 20  # places listed in an event; the count says how many there are
+_DECODED = 64  # rows whose answer is decoded and compared word for word
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row as the model sees it. `labels` is IGNORED wherever the loss does not count."""
+
+    row: Row
+    input_ids: list[int]
+    labels: list[int]
+
+
+@dataclass(slots=True)
+class Encoded:
+    """Examples of one file, and what did not become one or was cut."""
+
+    examples: list[Example] = field(default_factory=list)
+    prompt_too_long: list[str] = field(default_factory=list)
+    """Places of rows whose prompt fills max_length: nothing of the answer is left."""
+    answer_cut: list[str] = field(default_factory=list)
+    """Places of rows whose end does not fit into max_length."""
+
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens that count in the loss."""
+        return sum(label != IGNORED for example in self.examples for label in example.labels)
+
+
+class Encoder:
+    """Encodes rows; `end_ids` are the tokens that may end a turn."""
+
+    def __init__(self, tokenizer: Any, end_ids: set[int], max_length: int) -> None:  # noqa: ANN401
+        self._tokenizer = tokenizer
+        self._end_ids = end_ids
+        self._max_length = max_length
+        self._marked = bool(_MARKERS.search(tokenizer.chat_template))
+
+    def encode(self, rows: Sequence[Row], name: str, report: Reporter) -> Encoded:
+        """Return the examples of `rows`, audited; what was left out or cut is told as an event.
+
+        Raises:
+            InvalidData: a row that the template refuses, or whose answer leaves no token to learn.
+            Refused: the template does not teach the model to stop.
+        """
+        found = Encoded()
+        for number, row in enumerate(rows):
+            if number % 1000 == 0:
+                report.raise_if_stopped()
+            self._add(found, row, decode=number < _DECODED)
+        _tell(
+            report, name, "prompt_too_long", found.prompt_too_long, f"left out, prompt fills {self._max_length} tokens"
+        )
+        _tell(
+            report, name, "answer_cut", found.answer_cut, f"cut at {self._max_length} tokens, their end is not learned"
+        )
+        return found
+
+    def prompt_ids(self, messages: list[dict[str, str]]) -> list[int]:
+        """Return the tokens that ask for the next answer."""
+        encoded = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+        return list(encoded["input_ids"])
+
+    def _add(self, found: Encoded, row: Row, *, decode: bool) -> None:
+        try:
+            ids, mask = self._marked_row(row) if self._marked else self._unmarked_row(row)
+        except TemplateError as error:
+            raise _wrong(row, f"the base's chat template refuses the conversation: {error}") from error
+        self._audit(row, ids, mask, decode=decode)
+        kept_ids, kept_mask = ids[: self._max_length], mask[: self._max_length]
+        # The first token has no predecessor, so it never counts.
+        if not any(kept_mask[1:]):
+            found.prompt_too_long.append(row.place)
+            return
+        if sum(kept_mask) < sum(mask):
+            found.answer_cut.append(row.place)
+        labels = [token if counts else IGNORED for token, counts in zip(kept_ids, kept_mask, strict=True)]
+        found.examples.append(Example(row, kept_ids, labels))
+
+    def _marked_row(self, row: Row) -> tuple[list[int], list[bool]]:
+        encoded = self._tokenizer.apply_chat_template(row.messages, return_dict=True, return_assistant_tokens_mask=True)
+        return list(encoded["input_ids"]), [bool(value) for value in encoded["assistant_masks"]]
+
+    def _unmarked_row(self, row: Row) -> tuple[list[int], list[bool]]:
+        text = self._render(row.messages)
+        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
+        mask = [False] * len(ids)
+        for index, message in enumerate(row.messages):
+            if message["role"] == "assistant":
+                start, end = self._answer_span(row, text, index)
+                inside = [at for at, (left, right) in enumerate(offsets) if start <= left < right <= end]
+                for at in self._up_to_end_token(ids, inside):
+                    mask[at] = True
+        return ids, mask
+
+    def _answer_span(self, row: Row, text: str, index: int) -> tuple[int, int]:
+        """Return where in `text` the template put message `index`, from the prompt's end to the turn's end."""
+        prompt = self._render(row.messages[:index], add_generation_prompt=True)
+        turn = self._render(row.messages[: index + 1])
+        if not (text.startswith(turn) and turn.startswith(prompt)):
+            raise Refused(
+                f"{row.place}: the base's chat template renders message {index} differently once more follow, so the "
+                "answer's tokens cannot be found",
+                remedy="Put {% generation %} … {% endgeneration %} around the answer in the base's chat template.",
+            )
+        return len(prompt), len(turn)
+
+    def _up_to_end_token(self, ids: list[int], inside: list[int]) -> list[int]:
+        """Return the positions up to the last end token: line breaks that templates put after it are not learned."""
+        ends = [at for at in inside if ids[at] in self._end_ids]
+        return [at for at in inside if at <= ends[-1]] if ends else inside
+
+    def _audit(self, row: Row, ids: list[int], mask: list[bool], *, decode: bool) -> None:
+        if not any(mask):
+            raise _wrong(row, "the chat template marks no token of the answer, so there is nothing to learn")
+        last = [at for at, (here, following) in enumerate(pairwise([*mask, False])) if here and not following]
+        unended = [at for at in last if ids[at] not in self._end_ids]
+        if unended:
+            token = self._tokenizer.convert_ids_to_tokens(ids[unended[0]])
+            raise Refused(
+                f"{row.place}: the answer ends in {token!r}, which ends no turn: the model would never learn to stop",
+                remedy="Put the end-of-turn token inside the template's {% generation %}, or name it as eos_token.",
+            )
+        if decode:
+            self._compare_text(row, ids, mask)
+
+    def _compare_text(self, row: Row, ids: list[int], mask: list[bool]) -> None:
+        """Check that the tokens that count spell the answers, whitespace aside."""
+        learned = self._tokenizer.decode([token for token, counts in zip(ids, mask, strict=True) if counts])
+        for message in row.messages:
+            if message["role"] == "assistant" and _squeezed(message["content"]) not in _squeezed(learned):
+                raise _wrong(
+                    row, f"the tokens that count spell {learned!r:.80}, the answer is {message['content']!r:.80}"
+                )
+
+    def _render(self, messages: list[dict[str, str]], *, add_generation_prompt: bool = False) -> str:
+        return str(
+            self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+        )
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
+def _tell(report: Reporter, name: str, type_: str, places: list[str], what: str) -> None:
+    if places:
+        listed = ", ".join(places[:3]) + (", …" if len(places) > 3 else "")  # noqa: PLR2004 - three are enough to look at
+        report.event(
+            type_,
+            f"{len(places)} rows of {name} {what}: {listed}",
+            severity=Severity.WARNING,
+            dataset=name,
+            rows=len(places),
+            places=places[:_NAMED],
+        )
+
+
+def _wrong(row: Row, why: str) -> InvalidData:
+    return InvalidData(f"{row.place}: {why}", violations=[Violation(row.place, why)])

@@ -1,0 +1,81 @@
+"""Golden answers: what the trained model says to held-out prompts, token by token, for whoever merges or serves it.
+
+Greedy, without penalties or sampling; the model as it was trained: NF4 base, adapter, compute type. Knows no files.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from tunewright.trainer.data import Row
+from tunewright.trainer.device import Device
+from tunewright.trainer.encoding import Encoder
+
+SCHEMA_VERSION = 1
+_PROMPTS = 4
+_MAX_NEW_TOKENS = 16
+_TOP_LOGITS = 10
+
+
+def golden_answers(
+    model: Any,  # noqa: ANN401 - PEFT ships no types
+    encoder: Encoder,
+    held_out: Sequence[Row],
+    train: Sequence[Row],
+    *,
+    device: Device,
+    end_ids: set[int],
+    pad_id: int,
+) -> dict[str, Any]:
+    """Return the document of golden.json.
+
+    Per prompt: messages, their token ids, the answer's token ids, and the first step's highest logits as pairs of
+    token id and logit. Prompts come from `held_out`, and from `train` only where that is too short.
+    """
+    chosen = [("validation", row) for row in held_out[:_PROMPTS]]
+    chosen += [("train", row) for row in train[: _PROMPTS - len(chosen)]]
+    model.eval()
+    model.gradient_checkpointing_disable()
+    # A fresh one: a base's own may carry penalties or temperatures.
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call] # transformers' own
+        max_new_tokens=_MAX_NEW_TOKENS,
+        do_sample=False,
+        eos_token_id=sorted(end_ids),
+        pad_token_id=pad_id,
+        use_cache=True,
+    )
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "max_new_tokens": _MAX_NEW_TOKENS,
+        "end_token_ids": sorted(end_ids),
+        "compute_dtype": str(device.compute_dtype).removeprefix("torch."),
+        "prompts": [_answer(model, encoder, source, row, device) for source, row in chosen],
+    }
+
+
+def _answer(model: Any, encoder: Encoder, source: str, row: Row, device: Device) -> dict[str, Any]:  # noqa: ANN401
+    messages = _prompt(row.messages)
+    prompt = encoder.prompt_ids(messages)
+    ids = torch.tensor([prompt], device=model.device)
+    mixed = device.compute_dtype is not torch.float32
+    with torch.inference_mode(), torch.autocast(device.type, dtype=device.compute_dtype, enabled=mixed):
+        output = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), output_logits=True, return_dict_in_generate=True
+        )
+    top = output.logits[0][0].float().topk(_TOP_LOGITS)
+    return {
+        "source": source,
+        "row_id": row.id,
+        "messages": messages,
+        "prompt_token_ids": prompt,
+        "continuation_token_ids": output.sequences[0, len(prompt) :].tolist(),
+        "top_logits": [list(pair) for pair in zip(top.indices.tolist(), top.values.tolist(), strict=True)],
+    }
+
+
+def _prompt(messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the messages before the last answer."""
+    last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
+    return messages[:last]

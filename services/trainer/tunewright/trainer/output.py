@@ -1,0 +1,48 @@
+"""What a run leaves behind, beside the adapter: tokenizer, golden answers, logs. Knows nothing of training.
+
+Everything with a time in it lies under `logs/`, which does not count for the artifact's identity.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from tunewright.artifacts import file_sha256
+
+
+def save_tokenizer(tokenizer: Any, directory: Path) -> dict[str, str]:  # noqa: ANN401 - transformers ships no types
+    """Write the tokenizer with its chat_template.jinja; return the hashes that the manifest names."""
+    tokenizer.save_pretrained(directory)
+    config = directory / "tokenizer_config.json"
+    document = json.loads(config.read_bytes())
+    for name in ("is_local", "local_files_only", "name_or_path", "_commit_hash"):
+        document.pop(name, None)  # how it was loaded, not what it is
+    config.write_text(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    template = tokenizer.chat_template
+    (directory / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return {
+        "tokenizer_sha256": file_sha256(directory / "tokenizer.json"),
+        "chat_template_sha256": hashlib.sha256(template.encode()).hexdigest(),
+    }
+
+
+def save_golden(golden: dict[str, Any], directory: Path) -> None:
+    """Write golden.json."""
+    text = json.dumps(golden, sort_keys=True, ensure_ascii=False)
+    (directory / "golden.json").write_text(text + "\n", encoding="utf-8")
+
+
+def save_logs(history: Sequence[dict[str, float]], directory: Path) -> None:
+    """Write logs/training_log.jsonl and TensorBoard's events: the whole run, whichever processes had a part in it."""
+    logs = directory / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    lines = (json.dumps(entry, sort_keys=True) for entry in history)
+    (logs / "training_log.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    with SummaryWriter(str(logs / "tensorboard")) as writer:
+        for entry in history:
+            for name in sorted(entry.keys() - {"step", "time"}):
+                writer.add_scalar(name, entry[name], int(entry["step"]), walltime=entry["time"])

@@ -1,0 +1,53 @@
+"""TrainingService: proto to spec and job, nothing else. Runs in the server process, so it never imports torch."""
+
+from typing import TYPE_CHECKING
+
+import grpc
+
+from tunewright.artifacts import ArtifactRef, Kind
+from tunewright.chassis.errors import InvalidSpec, Violation
+from tunewright.chassis.records import ref_from_proto
+from tunewright.chassis.stage import Stage
+from tunewright.trainer.spec import TrainingSpec
+from tunewright.v1 import artifact_pb2, training_pb2, training_pb2_grpc
+
+if TYPE_CHECKING:
+    from tunewright.chassis.jobs import JobRunner
+    from tunewright.chassis.settings import ServiceSettings
+
+STAGES = {"trainer": Stage(service="trainer", function="tunewright.trainer.stage:run", spec=TrainingSpec)}
+
+
+class TrainingService(training_pb2_grpc.TrainingServiceServicer):
+    """Submits training jobs to the runner that the chassis gives it."""
+
+    def __init__(self, jobs: "JobRunner") -> None:
+        self._jobs = jobs
+
+    def SubmitTraining(  # noqa: N802 - gRPC's own naming
+        self, request: training_pb2.SubmitTrainingRequest, context: grpc.ServicerContext
+    ) -> training_pb2.SubmitTrainingResponse:
+        """Start the job or attach to it; a wrong spec or reference is refused before anything is downloaded."""
+        del context  # errors are raised and mapped by the chassis's interceptor
+        spec = TrainingSpec.from_proto(request.spec)
+        inputs = {
+            "dataset": _ref("dataset", request.dataset, Kind.DATASET),
+            "base": _ref("base", request.base, Kind.MODEL),
+        }
+        job = self._jobs.submit(STAGES["trainer"], spec, inputs, validate_only=request.validate_only)
+        return training_pb2.SubmitTrainingResponse(job=job)
+
+
+def register(server: grpc.Server, jobs: "JobRunner", settings: "ServiceSettings") -> list[str]:
+    """Add the room's servicer to `server` and return its full service name."""
+    del settings
+    training_pb2_grpc.add_TrainingServiceServicer_to_server(TrainingService(jobs), server)
+    return [training_pb2.DESCRIPTOR.services_by_name["TrainingService"].full_name]
+
+
+def _ref(field: str, message: artifact_pb2.ArtifactRef, kind: Kind) -> ArtifactRef:
+    ref = ref_from_proto(message)
+    if ref.kind is not kind:
+        why = f"expected a reference to {kind.value}/…, found {ref.short}"
+        raise InvalidSpec(f"{field}: {why}", violations=[Violation(field, why)])
+    return ref

@@ -1,0 +1,102 @@
+"""What a training run is asked to do. Knows no model, no device and no library.
+
+Field names are those of TRL, transformers and PEFT, and of `TrainingSpec` in protos/tunewright/v1/training.proto.
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from tunewright.chassis.spec import Spec
+
+LLAMA_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+ALL_LINEAR = "all-linear"
+
+
+class TrainingSpec(Spec):
+    """QLoRA: adapters in full precision on a base in NF4."""
+
+    method: Literal["qlora"] = "qlora"
+    lora_r: int = Field(default=16, ge=1, le=1024)
+    """Rank of the adapters."""
+    lora_alpha: float = Field(default=32.0, gt=0, le=4096)
+    """Adapters count lora_alpha / lora_r times."""
+    lora_dropout: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the adapters' inputs that is dropped in training."""
+    target_modules: tuple[str, ...] = Field(default=LLAMA_PROJECTIONS, min_length=1)
+    """Last parts of the names of the linear layers that get adapters, or `all-linear` alone."""
+    learning_rate: float = Field(default=2e-4, gt=0, le=0.1)
+    """Peak, reached after the warm-up."""
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
+    warmup_steps: float = Field(default=0.03, ge=0, le=1_000_000)
+    """Optimizer steps if 1 or more, share of all steps if below 1."""
+    num_train_epochs: float = Field(default=3.0, gt=0, le=1000)
+    """Passes over the training rows; parts of a pass are possible."""
+    max_steps: int = Field(default=0, ge=0, le=10_000_000)
+    """Optimizer steps in all; 0 leaves it to num_train_epochs."""
+    per_device_train_batch_size: int = Field(default=2, ge=1, le=4096)
+    """Rows in one forward pass."""
+    per_device_eval_batch_size: int = Field(default=8, ge=1, le=4096)
+    """Rows in one forward pass of an evaluation; costs memory but never changes the result's meaning."""
+    gradient_accumulation_steps: int = Field(default=8, ge=1, le=4096)
+    """Forward passes of one optimizer step; the effective batch is this × per_device_train_batch_size."""
+    max_length: int = Field(default=1024, ge=8, le=1_048_576)
+    """Tokens a row may have; what is longer is cut at its end and reported."""
+    packing: bool = False
+    """Put several rows into one sequence of max_length tokens, each attending to itself only."""
+    gradient_checkpointing: bool = True
+    """Recompute activations in the backward pass: about a third slower, memory of one layer instead of all."""
+    optim: Literal["adamw_8bit", "paged_adamw_8bit", "adamw_torch"] = "adamw_8bit"
+    """adamw_8bit keeps 2 bytes of state a trained parameter. Its paged form moves that state to host memory under
+    pressure, by CUDA managed memory, which evicts badly on a GPU that others share; for adapters the state is small
+    (80 MB for a 7B model at rank 16), so paging is a choice and not the default."""
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    max_grad_norm: float = Field(default=1.0, gt=0, le=1000)
+    """Gradients are scaled down to this norm."""
+    logging_steps: int = Field(default=1, ge=1, le=1_000_000)
+    """Optimizer steps between two progress events."""
+    eval_steps: int = Field(default=0, ge=0, le=1_000_000)
+    """Optimizer steps between two evaluations; 0 stands for a tenth of the run."""
+    save_steps: int = Field(default=0, ge=0, le=1_000_000)
+    """Optimizer steps between two checkpoints; 0 stands for eval_steps."""
+    save_total_limit: int = Field(default=2, ge=1, le=1000)
+    """Checkpoints kept on the trainer's own disk."""
+    early_stopping_patience: int = Field(default=3, ge=0, le=1000)
+    """Evaluations without improvement after which training stops; 0 turns it off."""
+    early_stopping_threshold: float = Field(default=0.0, ge=0, le=100)
+    """Nats per token by which an evaluation must beat the best one to count as improvement."""
+    seed: int = Field(default=0, ge=0, le=4_294_967_295)
+    """Of the adapters' first values, the order of rows and dropout."""
+    bnb_4bit_compute_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """auto: bfloat16 where the device computes in it, else float16 on a GPU and float32 on a CPU."""
+    bnb_4bit_use_double_quant: bool = True
+    """Quantise the quantisation constants too: 0.37 bits a parameter less (QLoRA, section 3)."""
+
+    @field_validator("target_modules", mode="before")
+    @classmethod
+    def _one_name_is_a_list(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("target_modules")
+    @classmethod
+    def _names_are_plain_and_ordered(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Sort: the same set in another order is the same job."""
+        if any(not name.strip() for name in value):
+            raise ValueError("an empty name is no module")
+        if ALL_LINEAR in value and len(value) > 1:
+            raise ValueError(f"{ALL_LINEAR!r} already names every linear layer; give it alone")
+        return tuple(sorted(set(value)))
+
+    @model_validator(mode="after")
+    def _steps_fit(self) -> Self:
+        if self.max_steps and self.warmup_steps >= self.max_steps and self.warmup_steps >= 1:
+            raise ValueError(
+                f"warmup_steps ({self.warmup_steps:g}) must be below max_steps ({self.max_steps}), "
+                "or the learning rate never reaches its peak"
+            )
+        return self
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows of one optimizer step."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps

@@ -1,0 +1,239 @@
+"""The stage: a dataset and a base model in, an adapter out. Reads like what happens; the parts do the work."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import set_seed
+from trl.data_utils import pack_dataset
+
+from tunewright.artifacts import Kind, Manifest, canonical_json
+from tunewright.chassis.errors import InvalidData
+from tunewright.chassis.stage import Reporter, Severity
+from tunewright.trainer import adapters, checkpoints, output
+from tunewright.trainer.base import base_identity, check_base, end_token_ids, load_base, load_tokenizer
+from tunewright.trainer.checkpoints import Checkpoint
+from tunewright.trainer.data import load_dataset
+from tunewright.trainer.device import Device, pick_device
+from tunewright.trainer.encoding import Encoded, Encoder, Example
+from tunewright.trainer.golden import golden_answers
+from tunewright.trainer.loop import AdapterTrainer, training_arguments
+from tunewright.trainer.progress import RunProgress
+from tunewright.trainer.spec import TrainingSpec
+from tunewright.trainer.watch import Watch
+
+
+def run(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, report: Reporter) -> Manifest:
+    """Train an adapter.
+
+    Args:
+        spec: what to do.
+        inputs: `dataset` (folder of a dataset artifact) and `base` (folder of a full-precision model).
+        output_dir: empty folder for the adapter's files.
+        report: hears progress, keeps checkpoints, says when to stop.
+
+    Returns:
+        The draft of the adapter's manifest.
+
+    Raises:
+        InvalidData: rows or base are wrong.
+        InvalidSpec: a setting does not fit the base.
+        Refused: the base is quantised or unsafe, the template does not teach to stop, the loss is not a number.
+        OutOfResources: the device is too small.
+        Interrupted: a stop was requested; the newest checkpoint is saved.
+    """
+    train_rows, held_out_rows = load_dataset(inputs["dataset"])
+    check_base(inputs["base"])
+    tokenizer = load_tokenizer(inputs["base"], report)
+    end_ids = end_token_ids(tokenizer, inputs["base"])
+    encoder = Encoder(tokenizer, end_ids, spec.max_length)
+    train = encoder.encode(train_rows, "train", report)
+    held_out = encoder.encode(held_out_rows, "validation", report)
+    _check_and_tell(train, held_out, spec, report)
+
+    device = pick_device(spec, report)
+    set_seed(spec.seed)
+    model, quantization = load_base(inputs["base"], spec, device)
+    report.raise_if_stopped()
+    model = adapters.add_adapters(model, spec)
+    trainer = _trainer(
+        spec, device, model, tokenizer, train, held_out, report, _fingerprint(spec, train, held_out, inputs)
+    )
+    _train(trainer, report)
+    _take_best(trainer, report)
+
+    identity = base_identity(inputs["base"], report.runtime)
+    adapters.save_adapter(model, identity.name, output_dir)
+    hashes = output.save_tokenizer(tokenizer, output_dir)
+    golden = golden_answers(
+        model,
+        encoder,
+        [example.row for example in held_out.examples],
+        [example.row for example in train.examples],
+        device=device,
+        end_ids=end_ids,
+        pad_id=tokenizer.pad_token_id,
+    )
+    output.save_golden(golden, output_dir)
+    output.save_logs(trainer.progress.history, output_dir)
+    return Manifest(
+        kind=Kind.ADAPTER,
+        created_by="trainer",
+        spec=spec.canonical(),
+        base_model=identity.name,
+        base_revision=identity.revision,
+        quantization=quantization,
+        seed=spec.seed,
+        metrics=_metrics(trainer, train, held_out),
+        tokenizer_sha256=hashes["tokenizer_sha256"],
+        chat_template_sha256=hashes["chat_template_sha256"],
+    )
+
+
+def _check_and_tell(train: Encoded, held_out: Encoded, spec: TrainingSpec, report: Reporter) -> None:
+    if not train.examples:
+        raise InvalidData(
+            f"no training row is left: the prompt of each fills max_length ({spec.max_length} tokens)",
+            remedy="Raise max_length, or shorten the prompts.",
+        )
+    longest = max(len(example.input_ids) for example in train.examples)
+    report.event(
+        "encoded",
+        f"{len(train.examples)} rows to train on, {len(held_out.examples)} held out; "
+        f"{train.answer_tokens} answer tokens, longest row {longest} tokens",
+        train_rows=len(train.examples),
+        validation_rows=len(held_out.examples),
+        answer_tokens=train.answer_tokens,
+        longest_row_tokens=longest,
+    )
+    if not held_out.examples:
+        report.event(
+            "no_evaluation",
+            "no held-out rows: nothing is evaluated, early stopping is off and the last adapter is taken",
+            severity=Severity.WARNING,
+        )
+
+
+def _trainer(
+    spec: TrainingSpec,
+    device: Device,
+    model: Any,  # noqa: ANN401 - PEFT ships no types
+    tokenizer: Any,  # noqa: ANN401
+    train: Encoded,
+    held_out: Encoded,
+    report: Reporter,
+    fingerprint: str,
+) -> AdapterTrainer:
+    """Return the trainer, its rows laid out and its watch set."""
+    rows = _columns(train.examples)
+    if spec.packing:
+        rows = pack_dataset(rows, spec.max_length, "bfd")
+    # Longest first: evaluation pads least, and memory runs out at once if it ever does.
+    by_length = sorted(held_out.examples, key=lambda example: -len(example.input_ids))
+    arguments = training_arguments(
+        spec, device, report.checkpoints, _steps(spec, len(rows)), evaluate=bool(held_out.examples)
+    )
+    trainer = AdapterTrainer(
+        progress=RunProgress(),
+        report=report,
+        fingerprint=fingerprint,
+        places={tuple(example.input_ids): example.row.place for example in train.examples},
+        keep_checkpoints=spec.save_total_limit,
+        model=model,
+        args=arguments,
+        train_dataset=rows,
+        eval_dataset=_columns(by_length) if by_length else None,
+        processing_class=tokenizer,
+    )
+    trainer.add_callback(Watch(trainer, spec, device))
+    return trainer
+
+
+def _train(trainer: AdapterTrainer, report: Reporter) -> None:
+    """Train to the end, from the newest whole checkpoint if there is one."""
+    found = checkpoints.newest(
+        report.checkpoints,
+        trainer.fingerprint,
+        lambda why: report.event("checkpoint_passed_over", why, severity=Severity.WARNING),
+    )
+    if found is not None:
+        _go_on(trainer, found, report)
+    elif trainer.eval_dataset is not None:
+        trainer.evaluate()
+    done = found is not None and found.step >= trainer.args.max_steps
+    if not done and not trainer.progress.stopped_early:
+        trainer.train(resume_from_checkpoint=str(found.directory) if found is not None else None)
+
+
+def _go_on(trainer: AdapterTrainer, found: Checkpoint, report: Reporter) -> None:
+    report.event("resume", f"going on after step {found.step}", step=found.step)
+    trainer.take_up(found)
+    if trainer.progress.evaluation_pending:
+        trainer.evaluate()
+
+
+def _take_best(trainer: AdapterTrainer, report: Reporter) -> None:
+    """Put the adapter of the best evaluation into the model."""
+    progress = trainer.progress
+    if trainer.best_weights is not None:
+        adapters.load_weights(trainer.model, trainer.best_weights)
+    first, best = progress.first_eval_loss, progress.best_eval_loss
+    if first is not None and best is not None and best >= first:
+        report.event(
+            "no_improvement",
+            f"training did not help: held-out loss {first:.4f} before, {best:.4f} at best",
+            severity=Severity.WARNING,
+            first_eval_loss=first,
+            best_eval_loss=best,
+        )
+
+
+def _steps(spec: TrainingSpec, sequences: int) -> int:
+    """Return the optimizer steps of the run, an incomplete batch at an epoch's end counting as one."""
+    batches = math.ceil(sequences / spec.per_device_train_batch_size)
+    an_epoch = math.ceil(batches / spec.gradient_accumulation_steps)
+    return spec.max_steps or math.ceil(spec.num_train_epochs * an_epoch)
+
+
+def _columns(examples: list[Example]) -> Any:  # noqa: ANN401 - datasets ships no types
+    return Dataset.from_dict(
+        {
+            "input_ids": [example.input_ids for example in examples],
+            "labels": [example.labels for example in examples],
+        }
+    )
+
+
+def _fingerprint(spec: TrainingSpec, train: Encoded, held_out: Encoded, inputs: Mapping[str, Path]) -> str:
+    """Return the SHA-256 of what a checkpoint must have in common with the run that goes on from it."""
+    digest = hashlib.sha256(canonical_json(spec.canonical()))
+    for example in (*train.examples, *held_out.examples):
+        digest.update(canonical_json([example.input_ids, example.labels]))
+    weights = sorted((path.name, path.stat().st_size) for path in inputs["base"].glob("*.safetensors"))
+    digest.update(canonical_json([list(entry) for entry in weights]))
+    return digest.hexdigest()
+
+
+def _metrics(trainer: AdapterTrainer, train: Encoded, held_out: Encoded) -> dict[str, Any]:
+    progress = trainer.progress
+    trainable, total = trainer.model.get_nb_trainable_parameters()
+    last = progress.history[-1] if progress.history else {}
+    return {
+        "trainable_parameters": trainable,
+        "total_parameters": total,
+        "train_rows": len(train.examples),
+        "validation_rows": len(held_out.examples),
+        "rows_left_out": len(train.prompt_too_long) + len(held_out.prompt_too_long),
+        "rows_cut": len(train.answer_cut) + len(held_out.answer_cut),
+        "first_eval_loss": progress.first_eval_loss,
+        "best_eval_loss": progress.best_eval_loss,
+        "best_step": progress.best_step,
+        "steps": int(last.get("step", 0)),
+        "epochs_seen": last.get("epoch", 0.0),
+        "tokens": progress.tokens,
+        "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
+        "stopped_early": progress.stopped_early,
+    }
