@@ -1,0 +1,76 @@
+# The front door. `make` lists what it opens. Needs only GNU make and CPython 3.11 with venv; works as root or not.
+
+# Which Python builds the environment.
+PYTHON ?= python3.11
+# Extra package index for PyTorch's own wheels, for example its CPU index; empty: what pip finds by itself.
+TORCH_INDEX ?=
+# Folder with wheels that are looked at too (air-gapped machines).
+WHEELHOUSE ?=
+# gpu where an NVIDIA driver answers, else cpu; each has its own lock.
+DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+# Further arguments for pytest, for example PYTEST_ARGS="-m 'not heavy' -n 2".
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(if $(WHEELHOUSE),--find-links $(WHEELHOUSE))
+LOCKS := requirements/$(DEVICE).txt requirements/dev.txt requirements/demo.txt
+OURS := $(sort $(wildcard services/*/pyproject.toml) protos/pyproject.toml cli/pyproject.toml)
+CODE := $(wildcard services cli demo bench tests)
+
+.DEFAULT_GOAL := help
+.PHONY: help env lint types test test-stack protos demo clean distclean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  variables   PYTHON=$(PYTHON) DEVICE=$(DEVICE) TORCH_INDEX=$(TORCH_INDEX) WHEELHOUSE=$(WHEELHOUSE)"
+
+env: $(VENV)/.ours-$(DEVICE) ## the environment in .venv: everything pinned, our packages editable (3 GB, 3 minutes)
+
+# Two stamps: a new package of ours needs seconds, a new lock minutes.
+$(VENV)/.locked-$(DEVICE): $(LOCKS)
+	@$(PYTHON) -c 'import sys, venv; sys.exit(sys.version_info[:2] != (3, 11))' \
+		|| { echo "make env: $(PYTHON) is not CPython 3.11 with venv; name one: make env PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "make env: installing the $(DEVICE) lock into $(VENV)"
+	@$(PIP) $(foreach lock,$(LOCKS),-r $(lock))
+	@$(BIN)/python -c 'import torch; assert "$(DEVICE)" == "cpu" or torch.cuda.is_available(), "torch sees no GPU"' || { \
+		echo "make env: the torch that was installed cannot be used on this machine (the error stands above)." >&2; \
+		echo "  Without a GPU, pip may have taken PyPI's CUDA build. Take PyTorch's CPU build instead:" >&2; \
+		echo "    make env TORCH_INDEX=<address of PyTorch's CPU index>   or   make env WHEELHOUSE=<folder with the wheel>" >&2; \
+		echo "  With a GPU, the driver may be too old for this CUDA: see the first lines of requirements/gpu.txt," >&2; \
+		echo "  or work on the CPU: make env DEVICE=cpu" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.ours-$(DEVICE): $(VENV)/.locked-$(DEVICE) $(OURS)
+	@$(PIP) --no-build-isolation $(foreach project,$(OURS),-e $(dir $(project)))
+	@touch $@
+
+lint: env ## style: ruff's rules and its formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: env ## types: mypy, strict
+	$(BIN)/mypy $(CODE)
+
+test: env lint types ## what CI runs: style, types, every test that needs no Docker
+	$(BIN)/python -m pytest tests --ignore=tests/stack $(PYTEST_ARGS)
+
+test-stack: env ## tests of the whole stack in containers (needs a Docker engine)
+	$(BIN)/python -m pytest tests/stack $(PYTEST_ARGS)
+
+protos: env ## check the contracts and write their stubs anew
+	cd protos && ../$(BIN)/buf lint
+	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON="$(CURDIR)/$(BIN)/python" bash protos/generate.sh
+
+demo: env ## raw files to a tuned, served model, on this machine
+	$(BIN)/python -m demo
+
+clean: ## remove caches and build outputs
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -path ./$(VENV) -prune -o -path ./var -prune -o \
+		\( -name __pycache__ -o -name '*.egg-info' \) -type d -exec rm -rf {} +
+
+distclean: clean ## remove the environment and all that runs left in var/, too
+	rm -rf $(VENV) var
