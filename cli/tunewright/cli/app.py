@@ -25,6 +25,7 @@ from tunewright.cli.endpoint import find_endpoint, local_stack
 from tunewright.cli.errors import CliError
 from tunewright.cli.recipe import Recipe, load_recipe
 from tunewright.cli.stack import commands as stack_commands
+from tunewright.cli.stack.credentials import bootstrap as bootstrap_credentials
 from tunewright.cli.stack.display import service_table
 from tunewright.cli.stack.folder import DEFAULT, StackFolder
 
@@ -119,6 +120,19 @@ def logs(
 ) -> None:
     """Print a service's log."""
     service_logs.show(_existing_stack(directory), service, lines=lines, follow=follow)
+
+
+@app.command(hidden=True)
+def bootstrap(
+    folder: Annotated[Path, typer.Argument(help="Folder for certificates, passwords and keys.")],
+    services: Annotated[list[str], typer.Argument(help="Names that get a certificate.")],
+) -> None:
+    """Make the secrets of a stack in containers, once; docker-compose.yml calls it."""
+    try:
+        key = bootstrap_credentials(folder, services)
+    except OSError as error:
+        raise CliError(f"cannot write {folder}: {error.strerror}", remedy="Mount a folder of this user's.") from error
+    make_console().print(f"certificates and secrets are in {folder}; the API key is in {key}")
 
 
 @app.command()
