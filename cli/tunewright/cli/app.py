@@ -5,6 +5,8 @@ Any failure ends as one red message with a remedy and an exit code other than 0,
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -197,9 +199,11 @@ def models(url: Url = None, api_key: ApiKey = None, directory: Directory = None)
     console = make_console()
     with Gateway(find_endpoint(url, api_key, directory)) as gateway:
         found = gateway.get("/v1/models")["data"]
-    table = _list_table(console, "model", "since", "by")
+    table = _list_table(console, "model", "state", "since", "artifact")
     for item in found:
-        table.add_row(item["id"], watching.clock(item.get("created")), str(item.get("owned_by") or ""))
+        ours = item.get("tunewright") or {}
+        artifact = watching.short_reference(ours.get("artifact", ""))
+        table.add_row(item["id"], ours.get("state", ""), watching.clock(item.get("created")), artifact)
     console.print(table if found else "No model answers yet: tunewright run RECIPE.yaml")
 
 
@@ -235,16 +239,27 @@ def submit(gateway: Gateway, recipe: Recipe, console: Console) -> dict[str, Any]
         CliError: a file is missing, or the gateway refuses.
     """
     ids = {}
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     uploads = recipe.uploads()
+    with _by_line(recipe):
+        gateway.check(recipe.values)
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         for index, path in uploads:
             task = progress.add_task(f"uploading {escape(path.name)}", total=path.stat().st_size)
             ids[index] = gateway.upload(path, lambda count, task=task: progress.advance(task, count))  # type: ignore[misc]  # mypy cannot infer the default
-    try:
+    with _by_line(recipe):
         return gateway.submit(recipe.with_files(ids))
+
+
+@contextmanager
+def _by_line(recipe: Recipe) -> Iterator[None]:
+    """Tell what the gateway finds wrong with a recipe one mistake a line, each with its place in the file."""
+    try:
+        yield
     except ApiError as error:
-        error.lines += tuple(f"{recipe.place(field)}: {why}" for field, why in error.violations)
+        if error.violations:
+            error.message = f"{recipe.path} is not valid"
+            error.lines = tuple(f"{recipe.place(field)}: {why}" for field, why in error.violations)
         raise
 
 

@@ -36,11 +36,13 @@ class ApiError(CliError):
         body = document.get("error")
         body = body if isinstance(body, Mapping) else {}
         self.status = status
+        extension = body.get("tunewright")
+        extension = extension if isinstance(extension, Mapping) else {}
         self.violations: list[tuple[str, str]] = [
-            (str(item.get("field", "")), str(item.get("description", ""))) for item in body.get("violations") or ()
+            (str(item.get("field", "")), str(item.get("description", ""))) for item in extension.get("violations") or ()
         ]
         message = str(body.get("message") or f"the gateway answered with status {status}")
-        super().__init__(message, remedy=str(body.get("remedy") or _REMEDIES.get(status, "")))
+        super().__init__(message, remedy=str(extension.get("remedy") or _REMEDIES.get(status, "")))
 
 
 _REMEDIES = {
@@ -99,6 +101,21 @@ class Gateway:
                 f"{path} cannot be read: {error.strerror}", remedy="Check the path and its rights."
             ) from error
         return str(answer["id"])
+
+    def check(self, recipe: Mapping[str, Any]) -> None:
+        """Let the gateway look for unknown fields and wrong types before anything is uploaded.
+
+        Raises:
+            ApiError: it found some. Files that are not there yet are no fault.
+        """
+        absent = f"file-{'0' * 64}"
+        data = [item if "file" in item else {"file": absent} for item in recipe["data"]]
+        body = {"recipe": {**recipe, "data": data}, "validate_only": True}
+        try:
+            self._json("POST", "/v1/runs", json=body, timeout=120)
+        except ApiError as error:
+            if any(not field.startswith("data[") for field, _ in error.violations):
+                raise
 
     def submit(self, recipe: Mapping[str, Any]) -> JSON:
         """Start a run and return it; a lost answer is asked for again without starting a second run."""

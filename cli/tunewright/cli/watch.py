@@ -228,13 +228,13 @@ def summary(run: Mapping[str, Any], view: RunView, *, plain: bool) -> Table:
             escape(stage["name"]),
             Text(stage["state"], style=_style(stage["state"])),
             duration(stage["seconds"]) if stage.get("seconds") is not None else "",
-            _short(stage.get("result") or ""),
+            short_reference(stage.get("result") or ""),
             figures(known),
         )
     return table
 
 
-def _short(result: str) -> str:
+def short_reference(result: str) -> str:
     """Return an artifact's kind and first digits; `GET /v1/artifacts` and the run's JSON have it whole."""
     kind, _, identifier = result.partition("/")
     return f"{kind}/{identifier[:12]}" if identifier else result

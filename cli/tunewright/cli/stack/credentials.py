@@ -27,8 +27,8 @@ def bootstrap(folder: Path, services: Iterable[str]) -> Path:
     engine_key = _made_once(settings / "tunewright_engine_key")
     password = _made_once(folder / "database_password")
     api_key = _made_once(folder / "api_key", prefix="tw-")
-    _made_once(settings / "tunewright_store_access_key")
-    _made_once(settings / "tunewright_store_secret_key")
+    _made_once(settings / "tunewright_store_access_key", size_bytes=10)
+    _made_once(settings / "tunewright_store_secret_key", size_bytes=20)
     authority = folder / "tls" / "ca.pem"
     url = f"postgresql://tunewright:{password}@database:5432/tunewright?sslmode=verify-full&sslrootcert={authority}"
     for name, value in {
@@ -42,10 +42,10 @@ def bootstrap(folder: Path, services: Iterable[str]) -> Path:
     return folder / "api_key"
 
 
-def _made_once(path: Path, prefix: str = "") -> str:
-    """Return the secret in a file, made of 32 random bytes if it is not there yet."""
+def _made_once(path: Path, prefix: str = "", size_bytes: int = 32) -> str:
+    """Return the secret in a file, made of random bytes if there is none; S3 keys may have 20 and 40 digits at most."""
     if not path.is_file():
-        write_private(path, (prefix + secrets.token_hex(32)).encode())
+        write_private(path, (prefix + secrets.token_hex(size_bytes)).encode())
     return path.read_text()
 
 

@@ -1,0 +1,85 @@
+"""Recipes: what is wrong with a file is told with its line."""
+
+from pathlib import Path
+
+import pytest
+
+from tunewright.cli.errors import CliError
+from tunewright.cli.recipe import load_recipe
+
+GOOD = """\
+name: bot
+base_model: tiny
+data:
+  - path: raw.jsonl
+  - file: file-1
+training:
+  learning_rate: 2.0e-4
+  lora_r: 16
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_field_is_found_on_its_line_also_by_the_gateways_spelling(tmp_path: Path) -> None:
+    path = written(tmp_path, GOOD)
+    recipe = load_recipe(path)
+    assert recipe.place("training.lora_r") == f"{path}:8: training.lora_r"
+    assert recipe.place("data[1].file") == f"{path}:5: data[1].file"
+    assert recipe.place("training.unknown") == f"{path}:6: training.unknown"
+    assert recipe.place("deployment") == f"{path}: deployment"
+
+
+def test_uploaded_files_take_the_place_of_their_paths(tmp_path: Path) -> None:
+    (tmp_path / "raw.jsonl").write_text("{}\n")
+    recipe = load_recipe(written(tmp_path, GOOD))
+    assert recipe.uploads() == [(0, tmp_path / "raw.jsonl")]
+    assert recipe.with_files({0: "file-0"})["data"] == [{"file": "file-0"}, {"file": "file-1"}]
+    assert recipe.values["data"][0] == {"path": "raw.jsonl"}, "the recipe itself is left as it is"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: a\ntraining: {a: 1\nfoo: ]\n", "recipe.yaml:3:4: "),
+        ("name: a\n\tbase_model: b\n", "recipe.yaml:2:1: "),
+        ("name: a\nname: b\n", "recipe.yaml:2: name is given twice, first on line 1"),
+        ("training:\n  a: 1\n  a: 2\n", "recipe.yaml:3: training.a is given twice, first on line 2"),
+        ("- a\n", "recipe.yaml:1: a recipe is expected"),
+        ("", "recipe.yaml:1: a recipe is expected"),
+    ],
+)
+def test_what_is_wrong_with_the_yaml_is_told_with_its_line(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(CliError) as caught:
+        load_recipe(written(tmp_path, text))
+    assert words in caught.value.message
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("data: []", "recipe.yaml:2: data: at least one file"),
+        ("data: [raw.jsonl]", "recipe.yaml:2: data.0: a mapping is expected"),
+        ("data:\n  - path: missing.jsonl", "recipe.yaml:3: data.0.path: "),
+        ("data:\n  - path: empty.jsonl", "empty.jsonl is empty"),
+        ("data:\n  - path: .", "is no file"),
+        ("data:\n  - path: 5", "recipe.yaml:3: data.0.path: the path of a file is expected"),
+    ],
+)
+def test_a_data_file_that_cannot_be_sent_is_named_with_its_line(tmp_path: Path, data: str, words: str) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(CliError) as caught:
+        load_recipe(written(tmp_path, f"name: a\n{data}\n")).uploads()
+    assert words in caught.value.message
+
+
+def test_bytes_that_are_no_utf8_are_named_with_their_place(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(CliError, match="byte 9 is no UTF-8"):
+        load_recipe(path)
