@@ -10,7 +10,7 @@ A service that was killed finds its unfinished jobs in the store (`recover`) and
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,6 +67,11 @@ class JobRunner:
         self._live: dict[str, LiveJob] = {}
         self._lock = threading.Lock()
         self._draining = threading.Event()
+        self._at_drain: list[Callable[[], None]] = []
+
+    def at_drain(self, action: Callable[[], None]) -> None:
+        """Have `action` called when the service drains, for what a room runs beside its jobs."""
+        self._at_drain.append(action)
 
     def submit(
         self,
@@ -171,6 +176,8 @@ class JobRunner:
         for live in list(self._live.values()):
             if live.attempt is not None:
                 live.attempt.stop()
+        for action in self._at_drain:
+            action()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _stored(self, identifier: str) -> JobRecord:

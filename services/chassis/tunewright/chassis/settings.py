@@ -1,5 +1,6 @@
 """Settings of a service: the environment, read once in `main`. Knows nothing of what a stage is asked to do (Spec)."""
 
+import os
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
@@ -72,13 +73,15 @@ SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 
 
 def read_settings(cls: type[SettingsT]) -> SettingsT:
-    """Return the settings in the environment.
+    """Return the settings in the environment, and in the files of the folder that TUNEWRIGHT_SECRETS_DIR names.
+
+    Such a file is called like the variable in lower case (`tunewright_store_secret_key`); a variable comes first.
 
     Raises:
         InvalidSpec: a variable is malformed; every wrong one is named by its environment name.
     """
     try:
-        return cls()
+        return cls(_secrets_dir=os.environ.get("TUNEWRIGHT_SECRETS_DIR") or None)
     except ValidationError as error:
         found = pydantic_violations(error)
         text = "; ".join(f"TUNEWRIGHT_{v.field.upper()}: {v.description}" for v in found)
