@@ -1,0 +1,28 @@
+"""The HTTP application: its routes, and what stands around them. Starts nothing by itself."""
+
+from fastapi import Depends, FastAPI
+
+from tunewright.gateway.http import artifacts, chat, errors, files, health, models, runs
+from tunewright.gateway.http.auth import BEARER
+from tunewright.gateway.http.middleware import Envelope
+from tunewright.gateway.http.state import State
+
+
+def create_app(state: State) -> FastAPI:
+    """Return the application over these parts. Its OpenAPI document is at /openapi.json."""
+    app = FastAPI(
+        title="Tunewright",
+        version="0.1.0",
+        description="Raw instruction files to a served, verified, fine-tuned model; OpenAI's dialect where it has one.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.gateway = state
+    errors.install(app)
+    app.include_router(health.router)
+    for router in (files.router, runs.router, models.router, artifacts.router, chat.router):
+        # BEARER puts the scheme into the OpenAPI document; each route's own `require_key` is what checks.
+        app.include_router(router, dependencies=[Depends(BEARER)])
+    app.add_middleware(Envelope, max_body_bytes=state.settings.max_body_bytes)
+    return app

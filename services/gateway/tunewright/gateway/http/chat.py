@@ -1,0 +1,193 @@
+"""/v1/chat/completions and /v1/completions: passed through to the engine that serves the model.
+
+The answer's bytes are the engine's own, as they come: no parsing, no buffering. A client that goes away ends the
+engine's work. Only the request's `model` is rewritten, from the public name to the deployment behind it.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Annotated, Any
+
+import httpx
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from tunewright.chassis.errors import InvalidSpec, Unavailable, Violation
+from tunewright.gateway import metrics
+from tunewright.gateway.http.auth import require_key
+from tunewright.gateway.http.errors import RETRY_AFTER_SECONDS, TooManyRequests, error_object, type_of_status
+from tunewright.gateway.http.state import State, state_of
+from tunewright.gateway.keys import KeyRecord
+from tunewright.gateway.routing import Route
+
+_ERROR_BYTES = 1 << 20
+_CLIENT_GONE = 499
+_SSE = "text/event-stream"
+_BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {
+    "type": "object", "required": ["model"], "properties": {"model": {"type": "string"}}, "additionalProperties": True,
+}}}}}  # fmt: skip
+
+_log = logging.getLogger(__name__)
+router = APIRouter(tags=["chat"])
+Key = Annotated[KeyRecord, Depends(require_key)]
+
+
+@router.post("/v1/chat/completions", openapi_extra=_BODY)
+async def chat_completions(request: Request, _key: Key) -> Response:
+    """Answer a chat, as a whole or as a stream."""
+    return await _pass_through(request, "chat/completions")
+
+
+@router.post("/v1/completions", openapi_extra=_BODY)
+async def completions(request: Request, _key: Key) -> Response:
+    """Complete a text, as a whole or as a stream."""
+    return await _pass_through(request, "completions")
+
+
+async def _pass_through(request: Request, path: str) -> Response:
+    state = state_of(request)
+    body = await request.body()
+    document = _parsed(body)
+    route = await _resolve(state, document["model"])
+    if route.deployment != route.model:
+        body = json.dumps({**document, "model": route.deployment}, ensure_ascii=False).encode()
+    if state.open_completions >= state.settings.max_open_completions:
+        raise TooManyRequests(f"{state.open_completions} completions are under way; that is the limit.")
+    async with AsyncExitStack() as stack:
+        state.open_completions += 1
+        stack.callback(_close_one, state)
+        stack.enter_context(state.routes.answering(route.deployment))
+        answer = await _ask(request, state, route, path, body, stack)
+        if answer is None:
+            return Response(status_code=_CLIENT_GONE)
+        if answer.status_code >= 400:  # noqa: PLR2004 - errors
+            return await _engine_error(answer)
+        return _stream(answer, stack.pop_all())
+    raise AssertionError("an exit stack swallows nothing")
+
+
+def _close_one(state: State) -> None:
+    state.open_completions -= 1
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(body)
+    except ValueError as error:
+        raise InvalidSpec(f"The body is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidSpec("The body must be a JSON object.")
+    if not isinstance(document.get("model"), str):
+        raise InvalidSpec("model: text is expected", violations=[Violation("model", "text is expected")])
+    return document
+
+
+async def _resolve(state: State, model: str) -> Route:
+    if state.routes.fresh:
+        return state.routes.resolve(model)
+    return await run_in_threadpool(state.routes.resolve, model)
+
+
+async def _ask(
+    request: Request, state: State, route: Route, path: str, body: bytes, stack: AsyncExitStack
+) -> httpx.Response | None:
+    """Return the engine's answer once its headers are there, None if the client went away before that."""
+    started = time.perf_counter()
+    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+    if key := state.settings.inference_engine_key.get_secret_value():
+        headers["Authorization"] = f"Bearer {key}"
+    sent = state.engines.build_request("POST", f"{route.endpoint.rstrip('/')}/{path}", content=body, headers=headers)
+    asking = asyncio.ensure_future(state.engines.send(sent, stream=True))
+    leaving = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({asking, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not asking.done():
+            return None
+        answer = asking.result()
+    except httpx.HTTPError as error:
+        state.routes.forget()
+        raise Unavailable(
+            f"The engine of {route.model!r} does not answer ({type(error).__name__}).",
+            remedy="Try again in a few seconds.",
+        ) from error
+    finally:
+        leaving.cancel()
+        if not asking.done():
+            asking.cancel()
+    stack.push_async_callback(answer.aclose)
+    metrics.FIRST_BYTE_SECONDS.observe(time.perf_counter() - started)
+    return answer
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _stream(answer: httpx.Response, resources: AsyncExitStack) -> StreamingResponse:
+    media_type = answer.headers.get("content-type", "application/json")
+    headers = {"Content-Type": media_type, "X-Accel-Buffering": "no"}
+    if "content-length" in answer.headers:
+        headers["Content-Length"] = answer.headers["content-length"]
+    return _Closing(_relay(answer, media_type), answer.status_code, headers, resources)
+
+
+class _Closing(StreamingResponse):
+    """A stream that gives back what it holds however it ends: sent, cut off by the client, or never begun."""
+
+    def __init__(
+        self, content: AsyncIterator[bytes], status: int, headers: dict[str, str], resources: AsyncExitStack
+    ) -> None:
+        super().__init__(content, status, headers)
+        self._resources = resources
+
+    async def __call__(self, *arguments: Any) -> None:  # noqa: ANN401 - ASGI's own three
+        async with self._resources:
+            await super().__call__(*arguments)
+
+
+async def _relay(answer: httpx.Response, media_type: str) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in answer.aiter_raw():
+            yield chunk
+    except httpx.HTTPError as error:
+        _log.warning("an engine broke off its answer: %s", type(error).__name__)
+        if not media_type.startswith(_SSE):
+            raise
+        text = "The engine broke off its answer: it is being restarted. Try again in a few seconds."
+        yield f"data: {json.dumps(error_object(text, 'server_error', None, 'unavailable'))}\n\n".encode()
+
+
+async def _engine_error(answer: httpx.Response) -> JSONResponse:
+    """Return the engine's error in OpenAI's shape with all four keys; engines put the status where the code belongs."""
+    data = b""
+    async for chunk in answer.aiter_bytes():
+        data += chunk
+        if len(data) > _ERROR_BYTES:
+            break
+    status = answer.status_code
+    if status in {401, 403}:
+        _log.error("the engine refuses the gateway's key: TUNEWRIGHT_INFERENCE_ENGINE_KEY is wrong")
+        status, data = 503, b""
+    found = _error_in(data)
+    message = str(found.get("message") or "The engine could not answer.")
+    code = found.get("code") if isinstance(found.get("code"), str) else None
+    if "maximum context length" in message:
+        code = "context_length_exceeded"
+    kind = found["type"] if str(found.get("type", "")).endswith("_error") else type_of_status(status)
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status in {429, 503} else {}
+    return JSONResponse(error_object(message, kind, found.get("param"), code), status, headers)
+
+
+def _error_in(data: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(data)
+    except ValueError:
+        return {}
+    found = document.get("error", document) if isinstance(document, dict) else {}
+    return found if isinstance(found, dict) else {"message": str(found)}

@@ -1,0 +1,46 @@
+"""What the request handlers share: one object, made at start, carried by the application."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import cast
+
+import httpx
+from starlette.requests import Request
+
+from tunewright.artifacts import Manifest, Store
+from tunewright.gateway.aliases import Aliases
+from tunewright.gateway.clients import Rooms
+from tunewright.gateway.durable import DurableRuns
+from tunewright.gateway.journal import Journal
+from tunewright.gateway.keys import KeyRing
+from tunewright.gateway.routing import Routes
+from tunewright.gateway.runner import StageRunner
+from tunewright.gateway.settings import GatewaySettings
+from tunewright.gateway.views import RunViews
+
+
+@dataclass(kw_only=True)
+class State:
+    """The parts of a running gateway."""
+
+    settings: GatewaySettings
+    store: Store
+    keys: KeyRing
+    rooms: Rooms
+    journal: Journal
+    views: RunViews
+    aliases: Aliases
+    routes: Routes
+    runner: StageRunner
+    runs: DurableRuns
+    engines: httpx.AsyncClient
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the gateway drains: streams of events end, readiness is denied."""
+    open_completions: int = 0
+    uploads: dict[str, Manifest] = field(default_factory=dict)
+    """Manifests of uploads read before, by id: they never change, and a listing names those that still exist."""
+
+
+def state_of(request: Request) -> State:
+    """Return the parts behind a request's application."""
+    return cast("State", request.app.state.gateway)

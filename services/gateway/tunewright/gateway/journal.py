@@ -1,0 +1,290 @@
+"""The journal of runs: what was asked, how far each run is, and every event of it, numbered from 1 without gaps.
+
+What it tells is what users see; that a run goes on after a crash is the durable workflow's business (`pipeline.py`).
+Writing the same thing twice is harmless, because a workflow that is taken up again repeats its newest step.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+
+from tunewright.chassis.errors import Cancelled, Conflict, NotFound, OutOfResources, TunewrightError
+from tunewright.gateway.database import EVENTS, RUNS, STAGES, Database
+
+
+class RunState(StrEnum):
+    """State of a run; the last three never change."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        """True if nothing more happens."""
+        return self in {RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED}
+
+
+_UNFINISHED = [state.value for state in RunState if not state.terminal]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One event of a run."""
+
+    type: str
+    message: str
+    severity: str = "info"
+    """info, warning or error."""
+    stage: str | None = None
+    time: float | None = None
+    """Unix time, seconds; now if none."""
+    data: Mapping[str, Any] | None = None
+    job_id: str | None = None
+    job_sequence: int | None = None
+    """Number of the event within its job; with it, the same event is kept once however often it is told."""
+
+
+class Journal:
+    """Runs, their stages, their events."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def create(
+        self, run_id: str, *, name: str, owner: str, recipe: Mapping[str, Any], stages: Sequence[str], limit: int
+    ) -> bool:
+        """Add a run; return False if it is there already with the same recipe.
+
+        Raises:
+            Conflict: an unfinished run has this name, or the id was used for another recipe.
+            OutOfResources: `limit` runs are unfinished.
+        """
+        text = json.dumps(recipe, sort_keys=True)
+        with self._database.write() as connection:
+            known = connection.execute(sa.select(RUNS.c.recipe).where(RUNS.c.id == run_id)).scalar()
+            if known is not None:
+                if known != text:
+                    raise Conflict("this Idempotency-Key was used for another recipe", remedy="Use a new one.")
+                return False
+            unfinished = connection.execute(
+                sa.select(RUNS.c.id, RUNS.c.name).where(RUNS.c.state.in_(_UNFINISHED))
+            ).all()
+            if len(unfinished) >= limit:
+                raise OutOfResources(
+                    f"{limit} runs are unfinished", remedy="Wait until one of them ends, or cancel one."
+                )
+            for row in unfinished:
+                if row.name == name:
+                    raise Conflict(
+                        f"run {row.id} with the name {name!r} is not finished",
+                        remedy="Wait for it, or cancel it first.",
+                    )
+            connection.execute(
+                RUNS.insert().values(
+                    id=run_id, name=name, owner=owner, recipe=text, state=RunState.QUEUED.value, created_at=time.time()
+                )
+            )
+            rows = [
+                {"run_id": run_id, "name": stage, "position": position, "state": "pending"}
+                for position, stage in enumerate(stages)
+            ]
+            connection.execute(STAGES.insert(), rows)
+            _append(connection, run_id, Event(type="run", message="queued", data={"state": RunState.QUEUED.value}))
+        return True
+
+    def start(self, run_id: str) -> dict[str, Any]:
+        """Mark a run as running and return its recipe."""
+        with self._database.write() as connection:
+            row = _row(connection, run_id)
+            if row.state == RunState.QUEUED.value:
+                values = {"state": RunState.RUNNING.value, "started_at": time.time()}
+                connection.execute(RUNS.update().where(RUNS.c.id == run_id).values(**values))
+                _append(
+                    connection, run_id, Event(type="run", message="running", data={"state": RunState.RUNNING.value})
+                )
+        recipe: dict[str, Any] = json.loads(row.recipe)
+        return recipe
+
+    def recipe(self, run_id: str) -> dict[str, Any]:
+        """Return the recipe of a run."""
+        with self._database.read() as connection:
+            recipe: dict[str, Any] = json.loads(_row(connection, run_id).recipe)
+        return recipe
+
+    def stage_runs(
+        self, run_id: str, stage: str, *, service: str, job_id: str | None = None, deployment: str | None = None
+    ) -> None:
+        """Mark a stage as running, in a job or as a deployment."""
+        where = (STAGES.c.run_id == run_id, STAGES.c.name == stage)
+        with self._database.write() as connection:
+            row = connection.execute(sa.select(STAGES).where(*where)).one()
+            begun = row.started_at or time.time()
+            values = {"state": "running", "service": service, "job_id": job_id, "deployment": deployment}
+            connection.execute(STAGES.update().where(*where).values(**values, started_at=begun))
+            if row.state == "pending":
+                data = {"state": "running", "service": service, "job_id": job_id, "deployment": deployment}
+                told = Event(type="stage", stage=stage, message=f"{stage}: running", data=data, job_id=job_id)
+                _append(connection, run_id, told)
+
+    def stage_succeeded(self, run_id: str, stage: str, result: str) -> None:
+        """Mark a stage as succeeded; `result` is an artifact reference or the name of a deployment."""
+        where = (STAGES.c.run_id == run_id, STAGES.c.name == stage)
+        with self._database.write() as connection:
+            row = connection.execute(sa.select(STAGES).where(*where)).one()
+            if row.state == "succeeded":
+                return
+            now = time.time()
+            begun = row.started_at or now
+            values = {"state": "succeeded", "result": result, "finished_at": now, "started_at": begun}
+            connection.execute(STAGES.update().where(*where).values(**values))
+            data = {"state": "succeeded", "result": result, "seconds": now - begun}
+            text = f"{stage}: succeeded, {result}"
+            _append(connection, run_id, Event(type="stage", stage=stage, message=text, data=data, job_id=row.job_id))
+
+    def tell(self, run_id: str, *events: Event) -> None:
+        """Add events in one transaction; those of a job that are known already are passed over."""
+        with self._database.write() as connection:
+            for event in events:
+                _append(connection, run_id, event)
+
+    def warn(self, run_id: str, message: str) -> None:
+        """Add a warning about the run as a whole."""
+        self.tell(run_id, Event(type="run", severity="warning", message=message))
+
+    def last_job_sequence(self, run_id: str, job_id: str) -> int:
+        """Return the number of the newest event of this job that the journal has, 0 if none."""
+        newest = sa.select(sa.func.max(EVENTS.c.job_sequence)).where(
+            EVENTS.c.run_id == run_id, EVENTS.c.job_id == job_id
+        )
+        with self._database.read() as connection:
+            return int(connection.execute(newest).scalar() or 0)
+
+    def finish(self, run_id: str, error: TunewrightError | None = None) -> None:
+        """End a run: succeeded without an error, cancelled by Cancelled, else failed. The first end counts."""
+        state = _outcome(error)
+        with self._database.write() as connection:
+            if RunState(_row(connection, run_id).state).terminal:
+                return
+            stage = _close_stage(connection, run_id, state)
+            failure = None
+            if error is not None:
+                failure = {**error.to_dict(), "retryable": error.retryable, "stage": stage}
+            values = {"state": state.value, "finished_at": time.time(), "failure": failure and json.dumps(failure)}
+            connection.execute(RUNS.update().where(RUNS.c.id == run_id).values(**values))
+            told = Event(
+                type="run",
+                message=state.value if error is None else f"{state.value}: {error.message}",
+                severity="error" if state is RunState.FAILED else "info",
+                stage=stage,
+                data={"state": state.value, "failure": failure},
+            )
+            _append(connection, run_id, told)
+
+    def request_cancel(self, run_id: str) -> None:
+        """Ask a run to end.
+
+        Raises:
+            NotFound: no such run.
+            Conflict: it has ended.
+        """
+        with self._database.write() as connection:
+            state = RunState(_row(connection, run_id).state)
+            if state.terminal:
+                raise Conflict(f"run {run_id} has ended: {state.value}")
+            if state is RunState.CANCELLING:
+                return
+            values = {"state": RunState.CANCELLING.value, "cancel_requested": True}
+            connection.execute(RUNS.update().where(RUNS.c.id == run_id).values(**values))
+            _append(connection, run_id, Event(type="run", message="cancelling", data={"state": "cancelling"}))
+
+    def cancel_requested(self, run_id: str) -> bool:
+        """Return True once somebody asked the run to end."""
+        with self._database.read() as connection:
+            return bool(connection.execute(sa.select(RUNS.c.cancel_requested).where(RUNS.c.id == run_id)).scalar())
+
+    def active_jobs(self, run_id: str) -> list[tuple[str, str]]:
+        """Return service and job id of the run's unfinished jobs that no other unfinished run waits for."""
+        mine = sa.select(STAGES.c.service, STAGES.c.job_id).where(
+            STAGES.c.run_id == run_id, STAGES.c.state == "running", STAGES.c.job_id.is_not(None)
+        )
+        others = (
+            sa.select(STAGES.c.job_id)
+            .join(RUNS, RUNS.c.id == STAGES.c.run_id)
+            .where(
+                STAGES.c.run_id != run_id,
+                STAGES.c.state == "running",
+                RUNS.c.state.in_([RunState.QUEUED.value, RunState.RUNNING.value]),
+            )
+        )
+        with self._database.read() as connection:
+            shared = set(connection.execute(others).scalars())
+            return [(row.service, row.job_id) for row in connection.execute(mine) if row.job_id not in shared]
+
+    def deployments(self, run_id: str) -> list[str]:
+        """Return the names of the deployments that the run asked for."""
+        query = sa.select(STAGES.c.deployment).where(STAGES.c.run_id == run_id, STAGES.c.deployment.is_not(None))
+        with self._database.read() as connection:
+            return sorted({str(name) for name in connection.execute(query).scalars()})
+
+    def unfinished(self) -> list[str]:
+        """Return the ids of all runs that have not ended."""
+        query = sa.select(RUNS.c.id).where(RUNS.c.state.in_(_UNFINISHED)).order_by(RUNS.c.created_at)
+        with self._database.read() as connection:
+            return list(connection.execute(query).scalars())
+
+
+def _outcome(error: TunewrightError | None) -> RunState:
+    if error is None:
+        return RunState.SUCCEEDED
+    return RunState.CANCELLED if isinstance(error, Cancelled) else RunState.FAILED
+
+
+def _close_stage(connection: sa.Connection, run_id: str, state: RunState) -> str | None:
+    """Give the stage that was under way the run's end; return its name, None if there is none."""
+    where = (STAGES.c.run_id == run_id, STAGES.c.state == "running")
+    stage = connection.execute(sa.select(STAGES.c.name).where(*where).order_by(STAGES.c.position.desc())).scalar()
+    values = {"state": state.value, "finished_at": time.time()}
+    connection.execute(STAGES.update().where(*where).values(**values))
+    return stage
+
+
+def _append(connection: sa.Connection, run_id: str, event: Event) -> None:
+    # The lock on the run's row makes numbering safe in PostgreSQL; SQLite has one writer anyway.
+    connection.execute(sa.select(RUNS.c.id).where(RUNS.c.id == run_id).with_for_update())
+    if event.job_sequence is not None:
+        known = sa.select(EVENTS.c.sequence).where(
+            EVENTS.c.run_id == run_id, EVENTS.c.job_id == event.job_id, EVENTS.c.job_sequence == event.job_sequence
+        )
+        if connection.execute(known).first() is not None:
+            return
+    newest = connection.execute(sa.select(sa.func.max(EVENTS.c.sequence)).where(EVENTS.c.run_id == run_id)).scalar()
+    connection.execute(
+        EVENTS.insert().values(
+            run_id=run_id,
+            sequence=(newest or 0) + 1,
+            time=event.time or time.time(),
+            stage=event.stage,
+            type=event.type,
+            severity=event.severity,
+            message=event.message,
+            data=json.dumps(event.data or {}),
+            job_id=event.job_id,
+            job_sequence=event.job_sequence,
+        )
+    )
+
+
+def _row(connection: sa.Connection, run_id: str) -> sa.Row[Any]:
+    row = connection.execute(sa.select(RUNS).where(RUNS.c.id == run_id).with_for_update()).first()
+    if row is None:
+        raise NotFound(f"no run has the id {run_id!r}")
+    return row

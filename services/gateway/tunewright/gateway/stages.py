@@ -1,0 +1,181 @@
+"""What each stage asks of its room: one function a stage, from recipe and artifacts to a submitted job.
+
+The same functions check a recipe before its run starts (`validate_only`): artifacts that are not made yet are then
+named by a placeholder, which the rooms look for only after the spec was found right.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from tunewright.artifacts import ArtifactRef, Kind
+from tunewright.chassis.errors import InvalidSpec, NotFound, TunewrightError, Violation, from_dict
+from tunewright.chassis.records import ref_to_proto
+from tunewright.gateway.clients import Room, Rooms
+from tunewright.gateway.recipe import Recipe
+from tunewright.v1 import (
+    artifact_pb2,
+    dataprep_pb2,
+    evaluation_pb2,
+    inference_pb2,
+    job_pb2,
+    merging_pb2,
+    training_pb2,
+)
+
+_NOT_MADE_YET = "0" * 64
+
+
+class Inputs:
+    """Artifacts by name; while only checking, those that are missing are placeholders."""
+
+    def __init__(self, refs: Mapping[str, ArtifactRef], *, validate_only: bool = False) -> None:
+        self._refs = refs
+        self.validate_only = validate_only
+
+    def proto(self, name: str, kind: Kind) -> artifact_pb2.ArtifactRef:
+        """Return one artifact as a proto message."""
+        if self.validate_only and name not in self._refs:
+            return ref_to_proto(ArtifactRef(kind, _NOT_MADE_YET))
+        return ref_to_proto(self._refs[name])
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobStage:
+    """A stage that runs as a job of one room."""
+
+    name: str
+    room: Room
+    section: str
+    """Section of the recipe that its errors are about; empty for the recipe itself."""
+    submit: Callable[[Rooms, Recipe, Inputs], job_pb2.Job]
+
+
+def _import(rooms: Rooms, recipe: Recipe, inputs: Inputs) -> job_pb2.Job:
+    spec = merging_pb2.ImportSpec(source=recipe.base_model, revision=recipe.base_revision or None)
+    request = merging_pb2.SubmitImportRequest(spec=spec, validate_only=inputs.validate_only)
+    return rooms.call(Room.MERGER, rooms.merging.SubmitImport, request).job
+
+
+def _prepare(rooms: Rooms, recipe: Recipe, inputs: Inputs) -> job_pb2.Job:
+    request = dataprep_pb2.SubmitDataprepRequest(
+        spec=recipe.section("dataprep", dataprep_pb2.DataprepSpec),
+        uploads=[ref_to_proto(ref) for ref in recipe.uploads],
+        validate_only=inputs.validate_only,
+    )
+    return rooms.call(Room.DATAPREP, rooms.dataprep.SubmitDataprep, request).job
+
+
+def _train(rooms: Rooms, recipe: Recipe, inputs: Inputs) -> job_pb2.Job:
+    request = training_pb2.SubmitTrainingRequest(
+        spec=recipe.section("training", training_pb2.TrainingSpec),
+        dataset=inputs.proto("dataset", Kind.DATASET),
+        base=inputs.proto("base", Kind.MODEL),
+        validate_only=inputs.validate_only,
+    )
+    return rooms.call(Room.TRAINER, rooms.training.SubmitTraining, request).job
+
+
+def _merge(rooms: Rooms, recipe: Recipe, inputs: Inputs) -> job_pb2.Job:
+    request = merging_pb2.SubmitMergeRequest(
+        spec=recipe.section("merging", merging_pb2.MergeSpec),
+        adapter=inputs.proto("adapter", Kind.ADAPTER),
+        base=inputs.proto("base", Kind.MODEL),
+        dataset=inputs.proto("dataset", Kind.DATASET),
+        validate_only=inputs.validate_only,
+    )
+    return rooms.call(Room.MERGER, rooms.merging.SubmitMerge, request).job
+
+
+def _evaluate(rooms: Rooms, recipe: Recipe, inputs: Inputs) -> job_pb2.Job:
+    base = inputs.proto("base", Kind.MODEL)
+    tuned = inputs.proto("tuned", Kind.MODEL)
+    request = evaluation_pb2.SubmitEvaluationRequest(
+        spec=recipe.section("evaluation", evaluation_pb2.EvaluationSpec),
+        dataset=inputs.proto("dataset", Kind.DATASET),
+        base=_target(rooms, recipe.base_name, base, inputs),
+        tuned=_target(rooms, f"{recipe.name}-{tuned.id[:12]}", tuned, inputs),
+        validate_only=inputs.validate_only,
+    )
+    return rooms.call(Room.EVALUATOR, rooms.evaluation.SubmitEvaluation, request).job
+
+
+def _target(
+    rooms: Rooms, deployment: str, model: artifact_pb2.ArtifactRef, inputs: Inputs
+) -> evaluation_pb2.EvaluationTarget:
+    """Return where a deployment answers right now: its address may have changed since it was deployed."""
+    endpoint = "http://127.0.0.1:1/v1" if inputs.validate_only else rooms.deployment(deployment).endpoint
+    return evaluation_pb2.EvaluationTarget(model=model, endpoint=endpoint, served_model_name=deployment)
+
+
+JOB_STAGES = {
+    stage.name: stage
+    for stage in (
+        JobStage(name="import", room=Room.MERGER, section="", submit=_import),
+        JobStage(name="prepare", room=Room.DATAPREP, section="dataprep", submit=_prepare),
+        JobStage(name="train", room=Room.TRAINER, section="training", submit=_train),
+        JobStage(name="merge", room=Room.MERGER, section="merging", submit=_merge),
+        JobStage(name="evaluate", room=Room.EVALUATOR, section="evaluation", submit=_evaluate),
+    )
+}
+
+
+def deploy(rooms: Rooms, recipe: Recipe, name: str, inputs: Inputs) -> inference_pb2.Deployment:
+    """Start the deployment `name` of the artifact "model", or attach to it. Raises TunewrightError."""
+    request = inference_pb2.DeployRequest(
+        name=name,
+        spec=recipe.section("deployment", inference_pb2.DeploymentSpec),
+        model=inputs.proto("model", Kind.MODEL),
+        validate_only=inputs.validate_only,
+    )
+    return rooms.call(Room.INFERENCE, rooms.inference.Deploy, request).deployment
+
+
+def validate(rooms: Rooms, recipe: Recipe) -> None:
+    """Ask every room whether its part of the recipe is right; nothing is started.
+
+    Raises:
+        InvalidSpec: with all wrong fields of all rooms and their paths in the recipe.
+        TunewrightError: a room refuses for another reason, or does not answer.
+    """
+    known = {} if recipe.base_ref is None else {"base": recipe.base_ref}
+    inputs = Inputs(known, validate_only=True)
+    violations: list[Violation] = []
+    checks: list[tuple[str, Callable[[], object]]] = [
+        (stage.section, partial(stage.submit, rooms, recipe, inputs))
+        for stage in JOB_STAGES.values()
+        if not (stage.name == "import" and recipe.base_ref is not None)
+    ]
+    checks.append(("deployment", partial(deploy, rooms, recipe, recipe.base_name, inputs)))
+    for section, check in checks:
+        try:
+            check()
+        except NotFound as error:
+            if not section:
+                violations.append(Violation("base_model", error.message))
+            elif _NOT_MADE_YET not in error.message:
+                raise
+        except InvalidSpec as error:
+            found = [Violation(_path(section, v.field), v.description) for v in error.violations]
+            violations += found or [Violation(section or "base_model", error.message)]
+    if violations:
+        text = "; ".join(f"{v.field}: {v.description}" for v in violations)
+        raise InvalidSpec(f"the recipe is not valid: {text}", violations=violations)
+
+
+def _path(section: str, field: str) -> str:
+    """Return the path in the recipe of a field that a room names in its own spec."""
+    if not section:
+        return {"source": "base_model", "revision": "base_revision"}.get(field, field)
+    return f"{section}.{field.removeprefix('spec.')}"
+
+
+def failure_of(job: job_pb2.Job) -> TunewrightError:
+    """Return the error that a failed or cancelled job ended with."""
+    return error_of(job.failure, f"job {job.job_id} of {job.service} ended without saying why")
+
+
+def error_of(failure: job_pb2.JobFailure, otherwise: str) -> TunewrightError:
+    """Return a failure on the wire as a member of the error tree."""
+    document = {"reason": failure.reason, "message": failure.message or otherwise, "remedy": failure.remedy}
+    return from_dict(document)
