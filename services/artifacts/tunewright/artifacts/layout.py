@@ -6,6 +6,7 @@
 checkpoints/<job_id>/<step>/…         the same two, one artifact-like folder a checkpoint
 jobs/<service>/<job_id>/job.json      newest state of a job
 jobs/<service>/<job_id>/events/<n>.jsonl   events from sequence number n (20 digits) on
+deployments/<name>.json               what should be served under a name
 unfinished/<key>                      note about a multipart upload of <key> that is under way
 """
 
@@ -33,6 +34,15 @@ def checkpoint_prefix(job_id: str, step: int | None = None) -> str:
 def job_prefix(service: str, job_id: str = "") -> str:
     """Return the folder of a service's jobs, or of one of them."""
     return f"jobs/{service}/{job_id}/" if job_id else f"jobs/{service}/"
+
+
+def deployment_key(name: str = "") -> str:
+    """Return the key of the record of a deployment, or the prefix of all of them.
+
+    Raises:
+        UnsafePath: the name is not a plain one.
+    """
+    return f"deployments/{checked_path(name)}.json" if name else "deployments/"
 
 
 def is_log(path: str) -> bool:

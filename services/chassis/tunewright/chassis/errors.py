@@ -10,7 +10,8 @@ TunewrightError                    code                  retry  reason
 ├── OutOfResources                 RESOURCE_EXHAUSTED           OUT_OF_RESOURCES
 │   └── DiskFull                   RESOURCE_EXHAUSTED           DISK_FULL
 ├── Unavailable                    UNAVAILABLE           yes    UNAVAILABLE
-│   └── StoreDown                  UNAVAILABLE           yes    STORE_DOWN
+│   ├── StoreDown                  UNAVAILABLE           yes    STORE_DOWN
+│   └── EngineDied                 UNAVAILABLE           yes    ENGINE_DIED
 ├── Cancelled                      CANCELLED                    CANCELLED
 ├── Interrupted                    ABORTED               yes    INTERRUPTED
 └── Internal                       INTERNAL                     INTERNAL
@@ -137,6 +138,13 @@ class StoreDown(Unavailable):
 
     reason = "STORE_DOWN"
     default_remedy = "Check that the object store is up and TUNEWRIGHT_STORE_* are right; jobs go on when it is back."
+
+
+class EngineDied(Unavailable):
+    """An inference engine ended by itself, or hung and had to be ended."""
+
+    reason = "ENGINE_DIED"
+    default_remedy = "It is started again a bounded number of times; the last lines of its log are in the message."
 
 
 class Cancelled(TunewrightError):
