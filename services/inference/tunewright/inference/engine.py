@@ -1,0 +1,193 @@
+"""One vLLM engine from start to end: started, proven, watched, drained, killed. Knows no deployments and no store."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import httpx
+
+from tunewright.chassis.errors import EngineDied, TunewrightError
+from tunewright.inference import command, diagnosis, golden
+from tunewright.inference.client import EngineClient, EngineError
+from tunewright.inference.command import EngineHost, EnginePlan
+from tunewright.inference.golden import GoldenPrompt, Proof
+from tunewright.inference.process import EngineProcess
+
+_POLL_SECONDS = 0.25
+_HEALTH_SECONDS = 10.0
+_METRICS_SECONDS = 5.0
+_PROVE_SECONDS = 120.0
+_TOKEN_COUNTERS = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds after which an engine counts as dead."""
+
+    start: float
+    """From the start of its process to the answer to its golden prompt."""
+    probe: float
+    """Without a token, until the golden prompt is asked."""
+    hang: float
+    """Without a token or a sign of life, while a question waits."""
+
+
+class Engine:
+    """A running engine. Leave its block, and all of its processes are gone.
+
+    Args:
+        plan: what it serves.
+        host: what all engines share.
+        port: where it listens.
+        client: how to ask it.
+        patience: when it counts as dead.
+        log_file: its output.
+    """
+
+    def __init__(
+        self, plan: EnginePlan, host: EngineHost, port: int, client: EngineClient, patience: Patience, log_file: Path
+    ) -> None:
+        self.client = client
+        self._plan = plan
+        self._grace = host.shutdown_seconds
+        self._patience = patience
+        self._kernel_kills = diagnosis.kernel_kills()
+        self._process = EngineProcess(command.arguments(plan, host, port), command.environment(host), log_file)
+        self._prompts: list[GoldenPrompt] = []
+        self._asker = ThreadPoolExecutor(1, thread_name_prefix="golden")
+        self._asked: Future[None] | None = None
+        self._tokens = -1.0
+        self._last_life = self._last_token = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self.client.close()
+        self._asker.shutdown(wait=True)
+
+    @property
+    def age(self) -> float:
+        """Seconds since its process was started."""
+        return time.monotonic() - self._process.started
+
+    def resident_bytes(self) -> int:
+        """Return the resident memory of all its processes."""
+        return self._process.resident_bytes()
+
+    def prove(self, prompts: list[GoldenPrompt], tick: Callable[[str], None]) -> Proof:
+        """Wait until it answers, and compare it with the record.
+
+        Args:
+            prompts: golden prompts of the artifact.
+            tick: called at least every second with what is done now; what it raises ends the wait.
+
+        Raises:
+            TunewrightError: it died, took too long, or does not answer as it should.
+        """
+        while not self._is_up():
+            tick("the engine loads the model")
+            self.look(_POLL_SECONDS)
+            if self.age > self._patience.start:
+                raise self._death(f"it did not answer within {self._patience.start:.0f} s")
+        tick("asking the golden prompts")
+        name, base = self._plan.name, self._plan.base_name
+        try:
+            card = self.client.card(base, _PROVE_SECONDS)
+            if card.get("root") != str(self._plan.model):
+                raise EngineDied(f"another engine answers on this port; it serves {card.get('root')}")
+            room = int(card.get("max_model_len") or 0)
+            self._prompts = [prompt for prompt in prompts if not room or len(prompt.prompt_token_ids) < room]
+            golden.answer_once(self.client, name, self._prompts, _PROVE_SECONDS)
+            proof = golden.prove(self.client, name, prompts, room, _PROVE_SECONDS)
+            if self._plan.adapter:
+                golden.check_adapter_acts(self.client, name, base, self._prompts, _PROVE_SECONDS)
+        except (httpx.TransportError, EngineError) as error:
+            self._process.wait(_HEALTH_SECONDS)  # an engine that dies of its first prompt takes a moment to end
+            raise self._death(f"it did not answer the golden prompt: {error!r}") from error
+        self._last_life = self._last_token = time.monotonic()
+        return proof
+
+    def look(self, seconds: float) -> None:
+        """Return after `seconds` if its process still runs by then.
+
+        Raises:
+            TunewrightError: why it ended.
+        """
+        if self._process.wait(seconds) is not None:
+            raise self._death("its process ended")
+
+    def check(self) -> None:
+        """Ask for a sign of life and, when it made no token for a while, for the answer to a golden prompt.
+
+        Raises:
+            TunewrightError: it is dead or hung.
+        """
+        try:
+            if not self.client.healthy(min(_HEALTH_SECONDS, self._patience.hang)):
+                self._process.wait(_HEALTH_SECONDS)
+                raise self._death("it says that it is not healthy")
+            self._last_life = time.monotonic()
+        except httpx.TransportError as error:
+            if time.monotonic() - self._last_life > self._patience.hang:
+                raise EngineDied(
+                    f"the engine hung: no sign of life for {self._patience.hang:.0f} s: {error!r}"
+                ) from error
+            return
+        if self._asked is not None:
+            self._hear_answer(self._asked)
+        elif time.monotonic() - self._last_token > self._patience.probe and not self._makes_tokens():
+            self._asked = self._asker.submit(
+                golden.answer_once, self.client, self._plan.name, self._prompts, self._patience.hang
+            )
+
+    def drain(self) -> None:
+        """Ask it to finish its running answers and end; wait for that within the grace."""
+        self._process.terminate()
+        self._process.wait(self._grace + 2)
+
+    def _is_up(self) -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return self.client.healthy(_HEALTH_SECONDS)
+        return False
+
+    def _hear_answer(self, asked: Future[None]) -> None:
+        if not asked.done():
+            return
+        self._asked = None
+        error = asked.exception()
+        if error is None or self._makes_tokens():  # a prompt may wait long behind others; tokens are the sign of life
+            self._last_token = time.monotonic()
+        elif isinstance(error, httpx.TimeoutException):
+            raise EngineDied(
+                f"the engine made no token for {self._patience.hang:.0f} s while a golden prompt waited"
+            ) from error
+        else:
+            self._process.wait(_HEALTH_SECONDS)
+            raise self._death(f"it did not answer the golden prompt: {error!r}") from error
+
+    def _makes_tokens(self) -> bool:
+        try:
+            lines = self.client.metrics(_METRICS_SECONDS).splitlines()
+        except (httpx.TransportError, EngineError):
+            return False
+        before, self._tokens = (
+            self._tokens,
+            sum(float(li.rsplit(" ", 1)[1]) for li in lines if li.startswith(_TOKEN_COUNTERS)),
+        )
+        if self._tokens > before:
+            self._last_token = time.monotonic()
+        return self._tokens > before
+
+    def _death(self, what: str) -> TunewrightError:
+        code = self._process.exit_code
+        killed = diagnosis.kernel_kills() > self._kernel_kills
+        error = diagnosis.diagnose(code, self._process.log_tail(), killed_by_kernel=killed)
+        if code is None and isinstance(error, EngineDied):
+            return EngineDied(f"the engine is of no use: {what}\n" + error.message.partition("\n")[2])
+        return error

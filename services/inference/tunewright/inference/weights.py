@@ -1,0 +1,93 @@
+"""Looks at a model or adapter folder before an engine is started: damage costs milliseconds here, half a minute there.
+
+Format of safetensors: 8 bytes little-endian length n, n bytes of JSON, then the data
+(https://github.com/huggingface/safetensors#format). Imports no torch, loads no tensor.
+"""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+from tunewright.chassis.errors import Refused
+
+_LENGTH = struct.Struct("<Q")
+_MAX_HEADER_BYTES = 100_000_000
+_INDEX = "model.safetensors.index.json"
+_REMEDY = "Run the stage that made it again, and deploy its result."
+
+
+def check_model(folder: Path) -> int:
+    """Return the bytes of a model's weights.
+
+    Raises:
+        Refused: no config, no safetensors, a damaged or missing file, or code that would have to be run.
+    """
+    config = read_json(folder / "config.json")
+    if "auto_map" in config:
+        raise Refused(
+            "the model wants code from its own folder to be run (auto_map in config.json), which is never done",
+            remedy="Use a model whose architecture vLLM knows.",
+        )
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise Refused(
+            "the model holds no *.safetensors file", remedy="Only safetensors weights are served, no pickles."
+        )
+    if (folder / _INDEX).is_file():
+        index = read_json(folder / _INDEX).get("weight_map", {})
+        if missing := sorted(set(index.values()) - {path.name for path in files}):
+            raise Refused(f"the model's index names files that are not there: {', '.join(missing)}", remedy=_REMEDY)
+    for path in files:
+        check_safetensors(path)
+    return sum(path.stat().st_size for path in files)
+
+
+def adapter_rank(folder: Path) -> int:
+    """Return the highest rank in an adapter's matrices, after looking whether vLLM can serve it.
+
+    Raises:
+        Refused: not LoRA, DoRA, whole modules beside the matrices, or damaged.
+    """
+    config = read_json(folder / "adapter_config.json")
+    check_safetensors(folder / "adapter_model.safetensors")
+    kind, merge = config.get("peft_type"), "Merge the adapter into its base and deploy the merged model."
+    if kind != "LORA":
+        raise Refused(f"the adapter is of type {kind}; vLLM serves LORA only", remedy=merge)
+    for field in ("use_dora", "modules_to_save"):
+        if config.get(field):
+            raise Refused(f"the adapter uses {field}, which vLLM cannot serve unmerged", remedy=merge)
+    return max([int(config["r"]), *(int(rank) for rank in (config.get("rank_pattern") or {}).values())])
+
+
+def check_safetensors(path: Path) -> None:
+    """Compare a file's size with what its header promises.
+
+    Raises:
+        Refused: missing, no safetensors, or cut short.
+    """
+    try:
+        with path.open("rb") as file:
+            (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
+            header = json.loads(file.read(min(length, _MAX_HEADER_BYTES)))
+        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        raise Refused(f"{path.name} is not a readable safetensors file: {error}", remedy=_REMEDY) from error
+    expected, found = _LENGTH.size + length + end, path.stat().st_size
+    if found != expected:
+        raise Refused(f"{path.name} is damaged: {found} bytes, its header promises {expected}", remedy=_REMEDY)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON object.
+
+    Raises:
+        Refused: missing or malformed.
+    """
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise Refused(f"{path.name} cannot be read: {error}", remedy=_REMEDY) from error
+    if not isinstance(found, dict):
+        raise Refused(f"{path.name} holds no JSON object", remedy=_REMEDY)
+    return found
