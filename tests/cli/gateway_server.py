@@ -24,6 +24,10 @@ class Script:
     cursors: list[int] = field(default_factory=list)
     uploads: list[bytes] = field(default_factory=list)
     recipes: list[dict[str, Any]] = field(default_factory=list)
+    validation: list[dict[str, Any]] = field(default_factory=list)
+    """Rows of the dataset's held-out file."""
+    manifests: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Artifact reference → metrics of its manifest."""
     state: str = "succeeded"
     failure: dict[str, Any] | None = None
 
@@ -32,7 +36,9 @@ class Script:
             {"name": "prepare", "state": "succeeded", "seconds": 1.5, "result": f"datasets/{'a' * 64}"},
             {"name": "train", "state": self.state, "seconds": 61.0, "result": None},
         ]
-        return {"id": "run-1", "name": "bot", "state": self.state, "stages": stages, "failure": self.failure}
+        artifacts = {"prepare": f"datasets/{'a' * 64}"}
+        names = {"id": "run-1", "name": "bot", "base_model": "bot-base"}
+        return {**names, "state": self.state, "stages": stages, "artifacts": artifacts, "failure": self.failure}
 
 
 @contextmanager
@@ -66,6 +72,10 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if url.path.endswith("/events"):
             self._events(int(parse_qs(url.query).get("after", ["0"])[0]))
+        elif url.path.endswith("/files/validation.jsonl"):
+            self._body("\n".join(json.dumps(row) for row in self.script.validation).encode(), 200)
+        elif url.path.startswith("/v1/artifacts/"):
+            self._json({"metrics": self.script.manifests.get(url.path.removeprefix("/v1/artifacts/"), {})})
         elif url.path == "/v1/models":
             self._json({"data": [{"id": "bot", "created": 1, "owned_by": "tunewright"}]})
         elif url.path == "/v1/runs":
@@ -117,8 +127,16 @@ class _Handler(BaseHTTPRequestHandler):
                 return
 
     def _chat(self, body: dict[str, Any]) -> None:
+        pieces = ("you said: ", body["messages"][-1]["content"])
+        if not body.get("stream"):
+            message = {"role": "assistant", "content": "".join(pieces)}
+            choice = {"index": 0, "finish_reason": "stop", "message": message}
+            self._json(
+                {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice]}
+            )
+            return
         self._stream()
-        for piece in ("you said: ", body["messages"][-1]["content"]):
+        for piece in pieces:
             chunk = {"choices": [{"delta": {"content": piece}}]}
             self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
         if body["model"] != "breaks-off":
@@ -130,7 +148,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _json(self, document: dict[str, Any], status: int = 200) -> None:
-        data = json.dumps(document).encode()
+        self._body(json.dumps(document).encode(), status)
+
+    def _body(self, data: bytes, status: int) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))

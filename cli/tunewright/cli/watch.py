@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
@@ -20,6 +20,9 @@ from rich.text import Text
 from tunewright.cli.console import duration, size
 
 FIGURES = ("loss", "eval_loss", "tokens_per_second", "rows_per_second", "learning_rate", "grad_norm")
+LOSSES = ("loss", "eval_loss")
+WIDE_COLUMNS = 110
+"""From this width of the terminal on there is room for all figures."""
 _NAMES = {
     "eval_loss": "eval loss",
     "tokens_per_second": "tok/s",
@@ -101,14 +104,16 @@ class RunView:
         if stage.state == "running" and not stage.started:
             stage.started = float(event["time"])
 
-    def __rich__(self) -> RenderableType:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw it as wide as the terminal is."""
         head = Text.assemble((self.name, "bold"), "  ", (self.run_id, "dim"), "  ", (self.state, _style(self.state)))
-        parts: list[RenderableType] = [head, "", stage_bars(self.stages.values())]
+        wide = options.max_width >= WIDE_COLUMNS
+        parts: list[RenderableType] = [head, "", stage_bars(self.stages.values(), wide=wide)]
         if self.recent:
             parts += ["", *self.recent]
         if self.connection:
             parts += ["", Text(f"connection lost, trying again: {self.connection}", style="yellow")]
-        return Group(*parts)
+        yield Group(*parts)
 
 
 def _style(state: str) -> str:
@@ -119,8 +124,8 @@ def _style(state: str) -> str:
 _SIGNS = {"running": "▸", "succeeded": "✔", "failed": "✘", "cancelled": "■"}
 
 
-def stage_bars(stages: Iterable[StageView]) -> Table:
-    """Return one line a stage: sign, name, bar, steps, time, figures."""
+def stage_bars(stages: Iterable[StageView], *, wide: bool) -> Table:
+    """Return one line a stage: sign, name, bar, steps, time, figures; on a narrow terminal the losses alone."""
     table = Table.grid(padding=(0, 2))
     for column in ("sign", "name", "bar", "steps"):
         table.add_column(column, no_wrap=True)
@@ -131,22 +136,22 @@ def stage_bars(stages: Iterable[StageView]) -> Table:
         table.add_row(
             Text(_SIGNS.get(stage.state, "·"), style=style),
             Text(stage.name, style="bold" if stage.state == "running" else style),
-            _bar(stage),
+            _bar(stage, width=24 if wide else 10),
             Text(steps(stage), style="dim"),
             Text(_time(stage), style="dim"),
-            Text(figures(stage)),
+            Text(figures(stage, FIGURES if wide else LOSSES)),
         )
     return table
 
 
-def _bar(stage: StageView) -> RenderableType:
+def _bar(stage: StageView, width: int) -> RenderableType:
     if stage.state == "running" and not stage.total:
-        return ProgressBar(total=None, width=24, pulse=True, animation_time=time.monotonic())
+        return ProgressBar(total=None, width=width, pulse=True, animation_time=time.monotonic())
     done = stage.state == "succeeded"
     return ProgressBar(
         total=stage.total or 1,
         completed=(stage.total or 1) if done else min(stage.step, stage.total),
-        width=24,
+        width=width,
         finished_style="green" if done else "cyan",
         complete_style="cyan",
     )
@@ -169,10 +174,10 @@ def _time(stage: StageView) -> str:
     return duration(stage.seconds) if stage.seconds else ""
 
 
-def figures(stage: StageView) -> str:
+def figures(stage: StageView, names: Iterable[str] = FIGURES) -> str:
     """Return the newest figures in words, in a fixed order; eval loss stays visible between evaluations."""
     shown = [
-        f"{_NAMES.get(name, name)} {_number(name, stage.figures[name])}" for name in FIGURES if name in stage.figures
+        f"{_NAMES.get(name, name)} {_number(name, stage.figures[name])}" for name in names if name in stage.figures
     ]
     return " · ".join(shown)
 
