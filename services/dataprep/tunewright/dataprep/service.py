@@ -1,0 +1,63 @@
+"""DataprepService: proto to spec and job, nothing else."""
+
+from typing import TYPE_CHECKING
+
+import grpc
+
+from tunewright.artifacts import ArtifactRef, Kind
+from tunewright.chassis.errors import InvalidSpec, Violation
+from tunewright.chassis.records import ref_from_proto
+from tunewright.chassis.stage import Stage
+from tunewright.dataprep.spec import DataprepSpec
+from tunewright.v1 import artifact_pb2, dataprep_pb2, dataprep_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tunewright.chassis.jobs import JobRunner
+    from tunewright.chassis.settings import ServiceSettings
+
+STAGES = {"dataprep": Stage(service="dataprep", function="tunewright.dataprep.stage:run", spec=DataprepSpec)}
+
+
+class DataprepService(dataprep_pb2_grpc.DataprepServiceServicer):
+    """Submits preparation jobs to the runner that the chassis gives it."""
+
+    def __init__(self, jobs: "JobRunner") -> None:
+        self._jobs = jobs
+
+    def SubmitDataprep(  # noqa: N802 - gRPC's own naming
+        self, request: dataprep_pb2.SubmitDataprepRequest, context: grpc.ServicerContext
+    ) -> dataprep_pb2.SubmitDataprepResponse:
+        """Start the job or attach to it; a wrong spec or reference is refused before anything is downloaded."""
+        del context  # errors are raised and mapped by the chassis's interceptor
+        spec = DataprepSpec.from_proto(request.spec)
+        inputs = _inputs(request.uploads)
+        job = self._jobs.submit(STAGES["dataprep"], spec, inputs, validate_only=request.validate_only)
+        return dataprep_pb2.SubmitDataprepResponse(job=job)
+
+
+def register(server: grpc.Server, jobs: "JobRunner", settings: "ServiceSettings") -> list[str]:
+    """Add the room's servicer to `server` and return its full service name."""
+    del settings
+    dataprep_pb2_grpc.add_DataprepServiceServicer_to_server(DataprepService(jobs), server)
+    return [dataprep_pb2.DESCRIPTOR.services_by_name["DataprepService"].full_name]
+
+
+def _inputs(uploads: "Iterable[artifact_pb2.ArtifactRef]") -> dict[str, ArtifactRef]:
+    """Return input name → upload, named by their order.
+
+    Raises:
+        InvalidSpec: there is none, or one is no upload; all wrong ones are named.
+    """
+    refs = [ref_from_proto(message) for message in uploads]
+    wrong = [
+        Violation(f"uploads[{index}]", f"expected a reference to uploads/…, found {ref.short}")
+        for index, ref in enumerate(refs)
+        if ref.kind is not Kind.UPLOAD
+    ]
+    if not refs:
+        wrong = [Violation("uploads", "at least one raw file is needed")]
+    if wrong:
+        raise InvalidSpec("; ".join(f"{v.field}: {v.description}" for v in wrong), violations=wrong)
+    return {f"upload_{index:03}": ref for index, ref in enumerate(refs)}
