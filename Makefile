@@ -20,7 +20,7 @@ OURS := $(sort $(wildcard services/*/pyproject.toml) protos/pyproject.toml cli/p
 CODE := $(wildcard services cli demo bench tests)
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint types test test-stack protos demo clean distclean
+.PHONY: help env lint types test test-stack wheelhouse protos demo clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,8 +57,13 @@ types: env ## types: mypy, strict
 test: env lint types ## what CI runs: style, types, every test that needs no Docker
 	$(BIN)/python -m pytest tests --ignore=tests/stack $(PYTEST_ARGS)
 
-test-stack: env ## tests of the whole stack in containers (needs a Docker engine)
+test-stack: env wheelhouse ## tests of the whole stack in containers (needs a Docker engine)
 	$(BIN)/python -m pytest tests/stack $(PYTEST_ARGS)
+
+wheelhouse: env ## put PyTorch's wheel where image builds find it (see deploy/wheelhouse/README.md)
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest deploy/wheelhouse \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(if $(WHEELHOUSE),--find-links $(WHEELHOUSE)) \
+		"$$(grep '^torch==' requirements/cpu.txt)"
 
 protos: env ## check the contracts and write their stubs anew
 	cd protos && ../$(BIN)/buf lint

@@ -25,7 +25,7 @@ def pods(overlay: str) -> list[tuple[str, dict[str, Any]]]:
 def test_every_object_is_valid_kubernetes_strictly(overlay: str, tmp_path: Path) -> None:
     file = tmp_path / "rendered.yaml"
     file.write_text(yaml.safe_dump_all(rendered(overlay)))
-    validate = [Path(sys.executable).with_name("kubernetes-validate"), "--strict", file]
+    validate = [str(Path(sys.executable).with_name("kubernetes-validate")), "--strict", str(file)]
     done = subprocess.run(validate, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
 

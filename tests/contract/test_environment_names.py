@@ -15,7 +15,7 @@ from tunewright.chassis.settings import ServiceSettings
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
     "gateway": "tunewright.gateway.settings:GatewaySettings",
-    "merger": "tunewright.merger.settings:MergerSettings",
+    "merger": "tunewright.merger.service:MergerSettings",
     "evaluator": "tunewright.evaluator.settings:EvaluatorSettings",
     "inference": "tunewright.inference.settings:InferenceSettings",
 }
@@ -41,8 +41,8 @@ def compose_environment(room: str) -> set[str]:
 
 
 def rendered(overlay: str) -> list[dict[str, Any]]:
-    kubectl = Path(sys.executable).with_name("kubectl")
-    command = [kubectl, "kustomize", ROOT / "k8s" / "overlays" / overlay]
+    kubectl = str(Path(sys.executable).with_name("kubectl"))
+    command = [kubectl, "kustomize", str(ROOT / "k8s" / "overlays" / overlay)]
     return list(yaml.safe_load_all(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout))
 
 

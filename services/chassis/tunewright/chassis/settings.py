@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -80,8 +80,9 @@ def read_settings(cls: type[SettingsT]) -> SettingsT:
     Raises:
         InvalidSpec: a variable is malformed; every wrong one is named by its environment name.
     """
+    sources: dict[str, Any] = {"_secrets_dir": os.environ.get("TUNEWRIGHT_SECRETS_DIR") or None}
     try:
-        return cls(_secrets_dir=os.environ.get("TUNEWRIGHT_SECRETS_DIR") or None)
+        return cls(**sources)
     except ValidationError as error:
         found = pydantic_violations(error)
         text = "; ".join(f"TUNEWRIGHT_{v.field.upper()}: {v.description}" for v in found)
