@@ -1,0 +1,65 @@
+"""Writes docs/recipe.md from the specs of the rooms: `python -m docs.generate_recipe`. A test keeps the page fresh."""
+
+import sys
+from pathlib import Path
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from tunewright.chassis.spec import Spec
+from tunewright.dataprep.spec import DataprepSpec
+from tunewright.evaluator.spec import EvaluationSpec
+from tunewright.inference.spec import DeploymentSpec
+from tunewright.merger.spec import MergeSpec
+from tunewright.trainer.spec import TrainingSpec
+
+PAGE = Path(__file__).with_name("recipe.md")
+SECTIONS: tuple[tuple[str, type[Spec]], ...] = (
+    ("dataprep", DataprepSpec),
+    ("training", TrainingSpec),
+    ("merging", MergeSpec),
+    ("evaluation", EvaluationSpec),
+    ("deployment", DeploymentSpec),
+)
+HEAD = """\
+# Recipe
+
+<!-- Written by docs/generate_recipe.py from the specs; change those. -->
+
+A recipe is one YAML file. `tunewright run RECIPE.yaml` uploads its data and runs all stages. A key that is not known is an
+error that names the nearest known one; a value out of range is reported before anything is queued.
+
+| key | what |
+|---|---|
+| `name` | the run's name, and the model's name once it is served; the base answers as `<name>-base` |
+| `base_model` | a hub id (`Qwen/Qwen2.5-7B-Instruct`), a folder below the import root, or `models/<sha256>` |
+| `data` | list of raw files, `- path: raw.jsonl`, relative to the recipe |
+| `dataprep`, `training`, `merging`, `evaluation`, `deployment` | the sections below; every field has a default |
+"""
+
+
+def page() -> str:
+    """Return the whole page."""
+    return HEAD + "".join(_section(name, spec) for name, spec in SECTIONS)
+
+
+def _section(name: str, spec: type[Spec]) -> str:
+    rows = "".join(_row(field, info) for field, info in spec.model_fields.items())
+    return f"\n## {name}\n\n| field | default | what |\n|---|---|---|\n{rows}"
+
+
+def _row(name: str, info: FieldInfo) -> str:
+    default = "required" if info.default is PydanticUndefined and info.default_factory is None else _shown(info)
+    words = " ".join((info.description or "").split()).replace("|", "\\|")
+    return f"| `{name}` | {default} | {words} |\n"
+
+
+def _shown(info: FieldInfo) -> str:
+    value = info.get_default(call_default_factory=True)
+    if isinstance(value, tuple | list):
+        return ", ".join(f"`{item}`" for item in value) or "none"
+    return "none" if value in (None, "") else f"`{value}`"
+
+
+if __name__ == "__main__":
+    sys.exit(0 if PAGE.write_text(page(), encoding="utf-8") else 1)
