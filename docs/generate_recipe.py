@@ -26,8 +26,8 @@ HEAD = """\
 
 <!-- Written by docs/generate_recipe.py from the specs; change those. -->
 
-A recipe is one YAML file. `tunewright run RECIPE.yaml` uploads its data and runs all stages. A key that is not known is an
-error that names the nearest known one; a value out of range is reported before anything is queued.
+A recipe is one YAML file. `tunewright run RECIPE.yaml` uploads its data and runs all stages. A key that is not known is
+an error that names the nearest known one; a value out of range is reported before anything is queued.
 
 | key | what |
 |---|---|

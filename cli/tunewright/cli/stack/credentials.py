@@ -13,6 +13,9 @@ from pathlib import Path
 
 from tunewright.cli.stack.certificates import ensure_certificates, write_private
 
+_AUTHORITY = "/credentials/tls/ca.pem"
+"""Where the containers find it, whatever the folder is called here."""
+
 
 def bootstrap(folder: Path, services: Iterable[str]) -> Path:
     """Make what is missing below `folder`; return the file that holds the API key.
@@ -29,8 +32,7 @@ def bootstrap(folder: Path, services: Iterable[str]) -> Path:
     api_key = _made_once(folder / "api_key", prefix="tw-")
     _made_once(settings / "tunewright_store_access_key", size_bytes=10)
     _made_once(settings / "tunewright_store_secret_key", size_bytes=20)
-    authority = folder / "tls" / "ca.pem"
-    url = f"postgresql://tunewright:{password}@database:5432/tunewright?sslmode=verify-full&sslrootcert={authority}"
+    url = f"postgresql://tunewright:{password}@database:5432/tunewright?sslmode=verify-full&sslrootcert={_AUTHORITY}"
     for name, value in {
         "tunewright_inference_engine_key": engine_key,
         "tunewright_bootstrap_api_key": api_key,

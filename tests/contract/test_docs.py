@@ -1,0 +1,24 @@
+"""Docs claim only what is there."""
+
+import re
+from pathlib import Path
+
+from docs.generate_recipe import PAGE, page
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_recipe_page_is_what_the_specs_say() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run: python -m docs.generate_recipe"
+
+
+def test_every_path_that_the_readmes_name_exists() -> None:
+    for name in ("README.md", "README.zh-CN.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text) + re.findall(r'src="([^"]+)"', text):
+            assert (ROOT / target).exists(), f"{name} names {target}"
+
+
+def test_every_room_has_a_readme() -> None:
+    for project in sorted((ROOT / "services").glob("*/pyproject.toml")):
+        assert (project.parent / "README.md").is_file(), project.parent.name
