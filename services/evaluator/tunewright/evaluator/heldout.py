@@ -1,0 +1,66 @@
+"""Held-out rows of a dataset artifact. Knows nothing of models."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tunewright.chassis.errors import InvalidData
+
+VALIDATION = "validation.jsonl"
+
+
+class Message(BaseModel):
+    """One turn."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    role: str
+    content: str
+
+
+class Row(BaseModel):
+    """One held-out conversation."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    """SHA-256 of the normalised messages."""
+    messages: tuple[Message, ...] = Field(min_length=2)
+
+    def turns(self, end: int | None = None) -> list[dict[str, str]]:
+        """Return the messages before `end` (all if None) as plain mappings."""
+        return [message.model_dump() for message in self.messages[:end]]
+
+    @property
+    def answers(self) -> list[int]:
+        """Places of the assistant's turns."""
+        return [place for place, message in enumerate(self.messages) if message.role == "assistant"]
+
+
+def read_rows(dataset: Path, max_rows: int) -> list[Row]:
+    """Return the held-out rows in order of id, at most `max_rows` (0: all).
+
+    Raises:
+        InvalidData: no rows, or a row that is none; file and line are named.
+    """
+    rows = []
+    with (dataset / VALIDATION).open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            rows.append(_row(line, number))
+    if not rows:
+        raise InvalidData(f"{VALIDATION} holds no rows to evaluate on", remedy="Raise dataprep.validation_fraction.")
+    rows.sort(key=lambda row: row.id)
+    return rows[:max_rows] if max_rows else rows
+
+
+def _row(line: str, number: int) -> Row:
+    try:
+        document: Any = json.loads(line)
+        row = Row.model_validate(document)
+    except (ValueError, ValidationError) as error:
+        raise InvalidData(f"{VALIDATION}:{number} is no dataset row: {str(error).splitlines()[0]}") from error
+    if not row.answers:
+        raise InvalidData(f"{VALIDATION}:{number} has no answer of the assistant")
+    return row

@@ -1,0 +1,123 @@
+"""Golden prompts: what the trained model answered when training ended, and whether base + adapter still answers so.
+
+The comparison of merged and unmerged cannot see an adapter that both sides read wrongly (another base of the same
+shape, a changed alpha, swapped layers). The trainer's own record can. It was made on the quantised base, so agreement
+is high, not perfect. Knows nothing of how the merge was made.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from transformers import PreTrainedTokenizerBase
+
+from tunewright.chassis.errors import Refused, pydantic_violations
+from tunewright.merger.comparison import kl_T, logits_T_V
+from tunewright.merger.probes import render
+
+GOLDEN = "golden.json"
+
+_LOSS_MARGIN = 0.05
+"""Nats per token that rounding of the quantised base may cost an adapter that was hardly trained."""
+
+
+class GoldenPrompt(BaseModel):
+    """One prompt of the record."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    messages: list[dict[str, str]] = Field(min_length=1)
+    prompt_token_ids: list[int] = Field(min_length=1)
+    continuation_token_ids: list[int]
+    top_logits: list[tuple[int, float]] = ()  # type: ignore[assignment] # an immutable default
+    """(token id, logit) of the first step."""
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenAgreement:
+    """How much of the record a model repeats."""
+
+    agreement: float
+    """Share of the recorded answers' tokens that are the model's first choice too, 0 to 1."""
+    loss: float
+    """Mean negative log-likelihood of the recorded answers' tokens, nats."""
+    first_step_kl: float
+    """Mean KL(record ‖ model) over the recorded top tokens of each first step, nats."""
+    tokens: int
+
+
+def read_golden(adapter: Path, tokenizer: PreTrainedTokenizerBase) -> list[GoldenPrompt]:
+    """Return the adapter's golden prompts; empty if it brings none (an adapter from elsewhere).
+
+    Raises:
+        Refused: malformed, or the tokenizer beside it writes the prompts otherwise than the trainer did.
+    """
+    path = adapter / GOLDEN
+    if not path.is_file():
+        return []
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        prompts = [GoldenPrompt.model_validate(entry) for entry in document["prompts"]]
+    except ValidationError as error:
+        raise Refused(f"{GOLDEN} is malformed: {pydantic_violations(error)[0]}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise Refused(f"{GOLDEN} is malformed: {error!r}") from error
+    for number, prompt in enumerate(prompts, start=1):
+        if render(tokenizer, prompt.messages, generate=True) != prompt.prompt_token_ids:
+            raise Refused(
+                f"foreign tokenizer: golden prompt {number} becomes other token ids than it had in training",
+                remedy="Take the adapter as the trainer made it; its tokenizer and chat template must be unchanged.",
+            )
+    return prompts
+
+
+def replay(model: Any, prompts: list[GoldenPrompt]) -> GoldenAgreement:  # noqa: ANN401 - a transformers or PEFT model
+    """Return how well a model repeats the record, each recorded token asked with the recorded ones before it."""
+    agreeing: list[torch.Tensor] = []
+    losses: list[torch.Tensor] = []
+    kls = [0.0]
+    for prompt in prompts:
+        start, answer = len(prompt.prompt_token_ids), torch.tensor(prompt.continuation_token_ids, dtype=torch.long)
+        logits = logits_T_V(model, prompt.prompt_token_ids + prompt.continuation_token_ids[:-1])[start - 1 :]
+        answered = logits[: len(answer)]
+        agreeing.append(answered.argmax(-1) == answer)
+        losses.append(torch.nn.functional.cross_entropy(answered, answer, reduction="none"))
+        kls.append(_first_step_kl(prompt, logits[:1]))
+    same, loss = torch.cat(agreeing).double(), torch.cat(losses).double()
+    return GoldenAgreement(float(same.mean()), float(loss.mean()), sum(kls) / len(prompts), len(same))
+
+
+def refuse_another_model(adapted: GoldenAgreement, plain: GoldenAgreement, min_agreement: float) -> None:
+    """Refuse where base + adapter is not the model that was trained.
+
+    Args:
+        adapted: what base + adapter repeats of the record.
+        plain: what the base without the adapter repeats.
+        min_agreement: smallest share of the record's tokens that base + adapter must name first too.
+
+    Raises:
+        Refused: too little is repeated, or the adapter makes the record less likely than the base alone does.
+    """
+    remedy = "The adapter's files, its settings or the base were changed: merge the artifacts as they were made."
+    if adapted.agreement < min_agreement:
+        raise Refused(
+            f"base + adapter is not the model that was trained: it repeats {adapted.agreement:.0%} of the "
+            f"{adapted.tokens} answer tokens that the trainer recorded, {min_agreement:.0%} are needed",
+            remedy=remedy,
+        )
+    if adapted.loss > plain.loss + _LOSS_MARGIN:
+        raise Refused(
+            f"base + adapter is not the model that was trained: the adapter moves the base away from the answers that "
+            f"the trainer recorded ({plain.loss:.3f} nats per token without it, {adapted.loss:.3f} with it)",
+            remedy=remedy,
+        )
+
+
+def _first_step_kl(prompt: GoldenPrompt, logits: torch.Tensor) -> float:
+    if not prompt.top_logits:
+        return 0.0
+    recorded = torch.tensor([[logit for _, logit in prompt.top_logits]])
+    return float(kl_T(recorded, logits[:, [token for token, _ in prompt.top_logits]]))

@@ -1,0 +1,94 @@
+"""Probes: held-out conversations as token ids, and the proof that adapter and base read them alike (E10, law 8).
+
+Knows nothing of weights.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from tunewright.chassis.errors import InvalidData, Refused
+
+VALIDATION = "validation.jsonl"
+Messages = list[dict[str, str]]
+
+
+def load_tokenizer(folder: Path, what: str) -> PreTrainedTokenizerBase:
+    """Return the tokenizer in a folder; code that comes with it is never run.
+
+    Raises:
+        Refused: there is none, or it cannot be loaded.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Refused(f"the {what} has no tokenizer that loads: {error}") from error
+    if not tokenizer.chat_template:
+        raise Refused(f"the {what}'s tokenizer has no chat template")
+    return tokenizer
+
+
+def read_conversations(dataset: Path, count: int) -> list[Messages]:
+    """Return the messages of the first `count` held-out rows in order of their id, which is a hash.
+
+    Raises:
+        InvalidData: no held-out rows, or a row that is none.
+    """
+    rows = []
+    with (dataset / VALIDATION).open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                row = json.loads(line)
+                rows.append((str(row["id"]), row["messages"]))
+            except (ValueError, KeyError, TypeError) as error:
+                raise InvalidData(f"{VALIDATION}:{number} is no dataset row: {error!r}") from error
+    if not rows:
+        raise InvalidData(f"{VALIDATION} holds no rows to probe with", remedy="Raise dataprep.validation_fraction.")
+    return [messages for _, messages in sorted(rows, key=lambda row: row[0])[:count]]
+
+
+def render(tokenizer: PreTrainedTokenizerBase, messages: Messages, *, generate: bool = False) -> list[int]:
+    """Return the token ids of a conversation by the tokenizer's own chat template.
+
+    Args:
+        tokenizer: with a chat template.
+        messages: the conversation.
+        generate: end with the marker after which the model answers.
+    """
+    ids: Any = tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=generate, return_dict=False)
+    return [int(token) for token in ids]
+
+
+def make_probes(
+    adapter: PreTrainedTokenizerBase, base: PreTrainedTokenizerBase, conversations: list[Messages], max_length: int
+) -> list[list[int]]:
+    """Return the token ids of each conversation, cut to `max_length` tokens.
+
+    Raises:
+        Refused: adapter and base know different tokens, or write a conversation differently.
+    """
+    _check_vocabularies(adapter.get_vocab(), base.get_vocab())
+    probes = []
+    for number, messages in enumerate(conversations, start=1):
+        ids = render(adapter, messages)
+        if ids != render(base, messages):
+            raise Refused(
+                f"foreign tokenizer: held-out row {number} becomes other token ids by the adapter's tokenizer and chat "
+                "template than by the base's",
+                remedy="Take the adapter as the trainer made it; its tokenizer must be the base's.",
+            )
+        probes.append(ids[:max_length])
+    return probes
+
+
+def _check_vocabularies(adapter: dict[str, int], base: dict[str, int]) -> None:
+    differing = sorted(token for token in adapter.keys() | base.keys() if adapter.get(token) != base.get(token))
+    if differing:
+        raise Refused(
+            f"foreign tokenizer: adapter and base differ in {len(differing)} tokens, such as {differing[:5]}",
+            remedy="Merge the adapter into the base that it was trained on.",
+        )

@@ -1,0 +1,31 @@
+"""What a merge and an import are asked to do. Knows nothing of how."""
+
+from pydantic import Field
+
+from tunewright.chassis.spec import Spec
+
+DEFAULT_MAX_KL = 0.01
+
+
+class MergeSpec(Spec):
+    """Merge of an adapter into its full-precision base."""
+
+    probe_count: int = Field(default=16, ge=1, le=1024)
+    """Held-out conversations whose logits are compared, in order of their hash."""
+    probe_max_length: int = Field(default=256, ge=8, le=4096)
+    """Tokens of each probe at most; longer ones are cut at their end."""
+    max_kl: float = Field(default=DEFAULT_MAX_KL, gt=0, le=100)
+    """Largest mean KL divergence, nats per token, of the merged model from base + adapter that is still published."""
+    min_golden_agreement: float = Field(default=0.3, ge=0, le=1)
+    """Smallest share of the trainer's recorded answer tokens that base + adapter must name first too, 0 to 1."""
+    max_shard_bytes: int = Field(default=5_000_000_000, ge=1_000_000)
+    """Bytes of tensors in each safetensors file at most; a larger tensor gets a file of its own."""
+
+
+class ImportSpec(Spec):
+    """A base model to bring into the store."""
+
+    source: str = Field(min_length=1, max_length=512)
+    """A hub's id such as `Qwen/Qwen2.5-7B-Instruct`, or a folder below the service's import root."""
+    revision: str = Field(default="", max_length=128)
+    """Branch, tag or commit on the hub (empty: main); of a folder, the fingerprint of its files, set by the service."""
