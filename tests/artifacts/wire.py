@@ -3,12 +3,13 @@
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 
 class Wire:
-    """Counts bytes each way; `cut_after` closes every connection once so many came from the server."""
+    """Counts bytes each way."""
 
     def __init__(self, target_url: str) -> None:
         url = urlsplit(target_url)
@@ -18,7 +19,9 @@ class Wire:
         self._sockets: list[socket.socket] = []
         self.sent_bytes = 0
         self.received_bytes = 0
-        self.cut_after: int | None = None
+        self._cut_after: int | None = None
+        self._last = time.monotonic()
+        self.was_cut = False
         self.frozen = threading.Event()
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -26,6 +29,15 @@ class Wire:
     def reset(self) -> None:
         """Begin to count anew."""
         self.sent_bytes = self.received_bytes = 0
+
+    def cut(self, *, after_bytes: int) -> None:
+        """Close one connection once so many bytes came from the server."""
+        self._cut_after = after_bytes
+
+    def wait_until_quiet(self) -> None:
+        """Wait until nothing has passed for half a second: a killed client's last bytes may still be on their way."""
+        while time.monotonic() - self._last < 0.5:
+            time.sleep(0.1)
 
     def close(self) -> None:
         """Close the listener and all connections."""
@@ -65,7 +77,11 @@ class Wire:
                 self.sent_bytes += size
             else:
                 self.received_bytes += size
-            return upwards or self.cut_after is None or self.received_bytes <= self.cut_after
+            self._last = time.monotonic()
+            if upwards or self._cut_after is None or self.received_bytes <= self._cut_after:
+                return True
+            self._cut_after, self.was_cut = None, True
+            return False
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from tunewright.artifacts.local import check_sha256, check_size, holds, part_pat
 from tunewright.artifacts.s3_client import S3Client
 from tunewright.artifacts.store import Progress
 
-RANGE_BYTES = 16 << 20
+RANGE_BYTES = 8 << 20
 RANGES_AT_ONCE = 4
 _TRIES = 3
 _HASH_BYTES = 1 << 20

@@ -92,7 +92,7 @@ class Manifest(_Frozen):
             document = json.loads(data)
             promised = document.pop("id")
             manifest = cls.model_validate(document)
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise IntegrityError(f"not a manifest: {error}") from error
         if manifest.ref.id != promised:
             raise IntegrityError(f"manifest says id {promised}, its contents hash to {manifest.ref.id}")

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from tunewright.artifacts.errors import IntegrityError, ObjectExists, ObjectNotFound
+from tunewright.artifacts.errors import IntegrityError, ObjectExists, ObjectNotFound, StoreUnavailable
 from tunewright.artifacts.layout import artifact_prefix, checked_path, file_key, is_log, manifest_key
 from tunewright.artifacts.local import allocated_bytes, check_space, holds, part_path
 from tunewright.artifacts.manifest import FileEntry, Manifest
@@ -101,7 +101,8 @@ def commit_folder(
     A folder whose key is not its content, such as a checkpoint's, may be committed anew: the old manifest goes first.
 
     Raises:
-        IntegrityError: a file below `directory` is not what the manifest says.
+        IntegrityError: a file below `directory` is not what the manifest says, or somebody else committed other content
+            under this prefix at the same time.
     """
     standing = _standing_manifest(store, prefix, manifest)
     # Where the manifest stands already, only what it names is completed: logs of a second run would be nobody's.
@@ -113,10 +114,7 @@ def commit_folder(
 
     _in_parallel(put, entries)
     if standing is None:
-        try:
-            store.put_bytes(manifest_key(prefix), manifest.to_json(), create_only=True)
-        except ObjectExists:
-            _standing_manifest(store, prefix, manifest)
+        _put_manifest(store, prefix, manifest)
 
 
 def fetch_folder(store: Store, prefix: str, directory: Path, progress: Progress | None = None) -> Manifest:
@@ -155,6 +153,21 @@ def _standing_manifest(store: Store, prefix: str, manifest: Manifest) -> Manifes
         store.delete(manifest_key(prefix))
         return None
     return standing
+
+
+def _put_manifest(store: Store, prefix: str, manifest: Manifest) -> None:
+    """Commit. A put whose answer was lost is repeated once: to find our own manifest is as good as to write it."""
+    for last in (False, True):
+        try:
+            store.put_bytes(manifest_key(prefix), manifest.to_json(), create_only=True)
+        except ObjectExists:
+            if load_folder_manifest(store, prefix).ref != manifest.ref:
+                raise IntegrityError(f"somebody else committed other content under {prefix!r}") from None
+        except StoreUnavailable:
+            if last:
+                raise
+            continue
+        return
 
 
 def _fetch_files(store: Store, prefix: str, manifest: Manifest, directory: Path, progress: Progress | None) -> None:
