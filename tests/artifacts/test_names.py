@@ -85,6 +85,12 @@ def test_a_changed_manifest_is_refused_or_has_the_same_identity(
     assert read.ref == manifest.ref
 
 
+def test_a_manifest_whose_id_is_not_its_hash_is_refused() -> None:
+    good = Manifest(kind=Kind.CHECKPOINT, created_by="trainer", spec={"step": 1}).to_json()
+    with pytest.raises(IntegrityError, match="contents hash to"):
+        Manifest.from_json(good.replace(b'"step": 1', b'"step": 2'))
+
+
 @pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b"null", b"1", b"{}", b'{"id": 1}', b'"id"', b"[" * 100_000])
 def test_what_is_no_manifest_is_refused(data: bytes) -> None:
     with pytest.raises(IntegrityError, match="not a manifest"):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.artifacts.conftest import Make
-from tests.artifacts.wire import Wire, wire
+from tests.artifacts.wire import Wire, tls_relay, wire
 from tests.seaweed import S3Settings, SeaweedFS, seaweedfs
 from tunewright.artifacts import (
     S3Store,
@@ -325,3 +325,20 @@ def test_a_disk_that_fills_up_on_the_way_is_reported_and_given_back(
     assert caught.value.filename == str(small_disk / "copy")
     assert list(small_disk.iterdir()) == []
     assert shutil.disk_usage(small_disk).used == 0
+
+
+def test_a_store_behind_tls_is_trusted_by_its_own_authority_only(
+    s3_store_settings: S3Settings, bucket: str, tmp_path: Path
+) -> None:
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2", "-nodes"]
+    request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", *subject]
+    subprocess.run([*request, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    known = s3_store_settings
+    with tls_relay(known.endpoint_url, certificate, key) as url:
+        trusting = S3Store(url, bucket, known.access_key, known.secret_key, ca_file=certificate)
+        trusting.ensure_bucket()
+        trusting.put_bytes("key", b"over TLS", create_only=True)
+        assert trusting.get_bytes("key") == b"over TLS"
+        with pytest.raises(StoreUnavailable, match="TLS handshake"):
+            S3Store(url, bucket, known.access_key, known.secret_key).get_bytes("key")

@@ -167,23 +167,22 @@ def test_two_runs_with_one_id_keep_the_first_ones_logs_whole(store: Store, make:
     assert contents(tmp_path / "out") == {"model": b"same", "logs/run.txt": b"first"}
 
 
+@pytest.mark.parametrize("moment", ["put_file", "put_bytes"])
 def test_two_runs_with_one_id_that_commit_at_once_leave_one_whole_artifact(
-    store: Store, make: Make, tmp_path: Path
+    store: Store, make: Make, tmp_path: Path, moment: str
 ) -> None:
     first, first_folder = make({"model": b"same", "logs/run.txt": b"first"})
     second, second_folder = make({"model": b"same", "logs/run.txt": b"second"})
 
     class Overtaken:
-        """Lets the second run commit just before the first one's manifest."""
+        """Lets the second run commit just before the first one's first file, or its manifest."""
 
         def __getattr__(self, name: str) -> object:
+            if name == moment:
+                commit(store, second, second_folder)
             return getattr(store, name)
 
-        def put_bytes(self, key: str, data: bytes, *, create_only: bool = False) -> None:
-            commit(store, second, second_folder)
-            store.put_bytes(key, data, create_only=create_only)
-
-    assert commit(Overtaken(), first, first_folder) == second.ref  # type: ignore[arg-type] # the rest is passed on
+    assert commit(Overtaken(), first, first_folder) == second.ref  # type: ignore[arg-type] # all is passed on
     assert fetch(store, first.ref, tmp_path / "out") == second
     assert contents(tmp_path / "out")["logs/run.txt"] == b"second"
 

@@ -2,19 +2,22 @@
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 
 class Wire:
     """Counts bytes each way."""
 
-    def __init__(self, target_url: str) -> None:
+    def __init__(self, target_url: str, context: ssl.SSLContext | None = None) -> None:
         url = urlsplit(target_url)
         self._target = (url.hostname or "", url.port or 80)
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self._context = context
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
         self.sent_bytes = 0
@@ -51,13 +54,19 @@ class Wire:
         while True:
             try:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(self._target)
             except OSError:
                 return
-            with self._lock:
-                self._sockets += [client, server]
-            threading.Thread(target=self._pump, args=(client, server, True), daemon=True).start()
-            threading.Thread(target=self._pump, args=(server, client, False), daemon=True).start()
+            with contextlib.suppress(OSError):  # a client that breaks off its handshake ends only itself
+                self._join(client)
+
+    def _join(self, client: socket.socket) -> None:
+        if self._context:
+            client = self._context.wrap_socket(client, server_side=True)
+        server = socket.create_connection(self._target)
+        with self._lock:
+            self._sockets += [client, server]
+        threading.Thread(target=self._pump, args=(client, server, True), daemon=True).start()
+        threading.Thread(target=self._pump, args=(server, client, False), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, upwards: bool) -> None:  # noqa: FBT001 - private
         with contextlib.suppress(OSError):
@@ -90,5 +99,17 @@ def wire(target_url: str) -> Iterator[Wire]:
     relay = Wire(target_url)
     try:
         yield relay
+    finally:
+        relay.close()
+
+
+@contextlib.contextmanager
+def tls_relay(target_url: str, certificate: Path, key: Path) -> Iterator[str]:
+    """Run a relay that speaks TLS to the client and plain TCP to `target_url`; yield its https URL."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    relay = Wire(target_url, context)
+    try:
+        yield relay.url.replace("http:", "https:")
     finally:
         relay.close()
