@@ -45,10 +45,12 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._state = state
 
-    def handle_exit(self, sig: int, frame: object) -> None:
-        """Begin to drain."""
+    def handle_exit(self, sig: int, frame: object) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Begin to drain; a second signal ends it at once."""
         self._state.stopping.set()
-        super().handle_exit(sig, frame)  # type: ignore[arg-type] # a frame, whatever its class
+        # Not uvicorn's own: that would raise the signal once more after the drain, and the status would tell of a kill.
+        self.force_exit = self.should_exit
+        self.should_exit = True
 
 
 def serve(settings: GatewaySettings) -> NoReturn:

@@ -78,7 +78,7 @@ def _close_one(state: State) -> None:
 def _parsed(body: bytes) -> dict[str, Any]:
     try:
         document = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidSpec(f"The body is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise InvalidSpec("The body must be a JSON object.")

@@ -72,7 +72,15 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(TunewrightError, _on_ours)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_validation)
-    app.add_exception_handler(Exception, _on_foreign)
+
+
+def public(error: Exception) -> TunewrightError:
+    """Return any error as one of ours; what broke inside is logged and not told."""
+    mapped = foreign(error)
+    if _row(mapped)[0] != 500:  # noqa: PLR2004 - internal error
+        return mapped
+    _log.error("request failed", exc_info=error)
+    return mapped if isinstance(error, TunewrightError) else TunewrightError("The server had an error.")
 
 
 def error_response(error: TunewrightError) -> JSONResponse:
@@ -110,10 +118,7 @@ def _row(error: TunewrightError) -> tuple[int, str, int]:
 
 
 async def _on_ours(_request: Request, error: Exception) -> JSONResponse:
-    mapped = foreign(error)
-    if _row(mapped)[0] == 500:  # noqa: PLR2004 - internal error
-        _log.error("request failed", exc_info=error)
-    return error_response(mapped)
+    return error_response(public(error))
 
 
 async def _on_http(request: Request, error: Exception) -> JSONResponse:
@@ -139,11 +144,3 @@ async def _on_validation(_request: Request, error: Exception) -> JSONResponse:
     ]
     text = "; ".join(f"{v.field}: {v.description}" for v in violations)
     return error_response(InvalidSpec(text, violations=violations))
-
-
-async def _on_foreign(_request: Request, error: Exception) -> JSONResponse:
-    mapped = foreign(error)
-    if _row(mapped)[0] == 500:  # noqa: PLR2004 - internal error
-        # What broke inside stays inside: it is in the log under the request's id.
-        mapped = TunewrightError("The server had an error while processing your request.")
-    return error_response(mapped)

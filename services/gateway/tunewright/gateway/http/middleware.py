@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tunewright.gateway import metrics
-from tunewright.gateway.http.errors import TooLarge, error_response
+from tunewright.gateway.http.errors import TooLarge, error_response, public
 
 UPLOAD_PATH = "/v1/files"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -24,6 +24,9 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+_CLIENT_GONE = 499
 
 _log = logging.getLogger("tunewright.gateway.access")
 
@@ -45,34 +48,64 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, send)
-        if scope["path"] != UPLOAD_PATH:
-            receive = _Limited(receive, self._max_body_bytes)
-            if _declared_bytes(scope) > self._max_body_bytes:
-                await error_response(_too_large(self._max_body_bytes))(scope, receive, exchange.send)
-                exchange.end()
-                return
+        # Files have a limit of their own, kept where they are read.
+        limit = None if scope["path"] == UPLOAD_PATH else self._max_body_bytes
+        exchange = _Exchange(scope, receive, send, limit)
         metrics.HTTP_OPEN.inc()
         try:
-            await self._app(scope, receive, exchange.send)
+            await self._answer(scope, exchange)
         finally:
             metrics.HTTP_OPEN.dec()
             exchange.end()
+
+    async def _answer(self, scope: Scope, exchange: "_Exchange") -> None:
+        try:
+            exchange.check_declared()
+            await self._app(scope, exchange.receive, exchange.send)
+        except Exception as error:
+            if exchange.begun:
+                raise
+            refusal = exchange.refusal or public(error)
+            await error_response(refusal)(scope, exchange.receive, exchange.send)
 
 
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: Scope, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int | None) -> None:
         asked = Headers(scope=scope).get("x-request-id", "")
         self.id = asked if _REQUEST_ID.fullmatch(asked) else f"req_{uuid.uuid4().hex}"
+        self.begun = False
+        self.refusal: TooLarge | None = None
         self._scope = scope
+        self._receive = receive
         self._send = send
+        self._limit = limit
+        self._seen_bytes = 0
         self._started = time.perf_counter()
-        self._status = 499
+        self._status = _CLIENT_GONE
+
+    def check_declared(self) -> None:
+        """Look at the length that the body says it has. Raises TooLarge."""
+        text = Headers(scope=self._scope).get("content-length", "0")
+        if self._limit is not None and text.isdigit() and int(text) > self._limit:
+            raise _too_large(self._limit)
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._seen_bytes += len(message.get("body", b""))
+        if self._limit is not None and self._seen_bytes > self._limit:
+            raise _too_large(self._limit)
+        return message
 
     async def send(self, message: Message) -> None:
+        if self._limit is not None and self._seen_bytes > self._limit and not self.begun:
+            # FastAPI takes the error of the reading for one of parsing: what it wants to answer is replaced, once.
+            self.refusal = _too_large(self._limit)
+            self._limit = None
+            raise self.refusal
         if message["type"] == "http.response.start":
+            self.begun = True
             self._status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = self.id
@@ -95,29 +128,5 @@ class _Exchange:
         )
 
 
-_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-
-
-class _Limited:
-    """A body that ends with an error once it is longer than it may be."""
-
-    def __init__(self, receive: Receive, limit: int) -> None:
-        self._receive = receive
-        self._limit = limit
-        self._seen = 0
-
-    async def __call__(self) -> Message:
-        message = await self._receive()
-        self._seen += len(message.get("body", b""))
-        if self._seen > self._limit:
-            raise _too_large(self._limit)
-        return message
-
-
 def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"The body of the request is larger than {limit} bytes.")
-
-
-def _declared_bytes(scope: Scope) -> int:
-    text = Headers(scope=scope).get("content-length", "0")
-    return int(text) if text.isdigit() else 0

@@ -1,6 +1,6 @@
 """What the request handlers share: one object, made at start, carried by the application."""
 
-import asyncio
+import threading
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -34,7 +34,7 @@ class State:
     runner: StageRunner
     runs: DurableRuns
     engines: httpx.AsyncClient
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    stopping: threading.Event = field(default_factory=threading.Event)
     """Set when the gateway drains: streams of events end, readiness is denied."""
     open_completions: int = 0
     uploads: dict[str, Manifest] = field(default_factory=dict)

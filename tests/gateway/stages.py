@@ -1,0 +1,102 @@
+"""Tiny real stages behind the rooms' protos: they count slowly, and fail when a recipe asks for it."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import Field
+
+from tunewright.artifacts import Kind, Manifest
+from tunewright.chassis.errors import InvalidData, Violation
+from tunewright.chassis.spec import Spec
+from tunewright.chassis.stage import Reporter, Stage
+
+BROKEN_SEED = 13
+
+
+class PrepareSpec(Spec):
+    """Like dataprep's, as far as these tests need it."""
+
+    seed: int = 0
+    validation_fraction: float = Field(default=0.1, ge=0, le=0.5)
+
+
+class TrainSpec(Spec):
+    """Like the trainer's."""
+
+    max_steps: int = Field(default=2, ge=1)
+    learning_rate: float = Field(default=2e-4, gt=0, le=1)
+    lora_r: int = Field(default=16, ge=1)
+    seed: int = 0
+
+
+class MergeSpec(Spec):
+    """Like the merger's."""
+
+    probe_count: int = Field(default=4, ge=1)
+
+
+class ImportSpec(Spec):
+    """Like the merger's."""
+
+    source: str = Field(min_length=1)
+    revision: str = ""
+
+
+class EvaluationSpec(Spec):
+    """Like the evaluator's."""
+
+    max_rows: int = Field(default=8, ge=0)
+
+
+def prepare(spec: PrepareSpec, inputs: Mapping[str, Path], output_dir: Path, report: Reporter) -> Manifest:
+    """Copy the uploads' lines."""
+    lines = [line for folder in inputs.values() for path in sorted(folder.iterdir()) for line in path.open()]
+    if spec.seed == BROKEN_SEED:
+        found = [Violation("rows.jsonl:1", "no answer")]
+        raise InvalidData("rows.jsonl:1: no answer", remedy="Give the row an answer.", violations=found)
+    report.progress(len(lines), len(lines), unit="rows")
+    (output_dir / "train.jsonl").write_text("".join(lines))
+    (output_dir / "report.html").write_text("<!doctype html><title>report</title><p>rows</p>")
+    return Manifest(kind=Kind.DATASET, created_by="dataprep", spec=spec.canonical(), metrics={"rows_in": len(lines)})
+
+
+def train(spec: TrainSpec, inputs: Mapping[str, Path], output_dir: Path, report: Reporter) -> Manifest:
+    """Count steps of a tenth of a second."""
+    for step in range(1, spec.max_steps + 1):
+        time.sleep(0.1)
+        report.progress(step, spec.max_steps, unit="steps", loss=1 / step)
+        report.raise_if_stopped()
+    return _made(Kind.ADAPTER, "trainer", spec, inputs, output_dir)
+
+
+def merge(spec: MergeSpec, inputs: Mapping[str, Path], output_dir: Path, report: Reporter) -> Manifest:
+    """Keep the names of what went in."""
+    report.progress(1, 1, unit="models")
+    return _made(Kind.MODEL, "merger", spec, inputs, output_dir)
+
+
+def bring_in(spec: ImportSpec, inputs: Mapping[str, Path], output_dir: Path, report: Reporter) -> Manifest:
+    """Write the source's name."""
+    report.progress(1, 1, unit="files")
+    return _made(Kind.MODEL, "merger", spec, inputs, output_dir)
+
+
+def evaluate(spec: EvaluationSpec, inputs: Mapping[str, Path], output_dir: Path, report: Reporter) -> Manifest:
+    """Keep where the models answered, in the log, as the address is not part of the identity."""
+    (output_dir / "logs").mkdir()
+    (output_dir / "logs" / "targets.json").write_text(json.dumps(dict(report.runtime)))
+    return _made(Kind.REPORT, "evaluator", spec, inputs, output_dir)
+
+
+def _made(kind: Kind, service: str, spec: Spec, inputs: Mapping[str, Path], output_dir: Path) -> Manifest:
+    (output_dir / "made.json").write_text(json.dumps({"spec": spec.canonical(), "inputs": sorted(inputs)}))
+    return Manifest(kind=kind, created_by=service, spec=spec.canonical())
+
+
+PREPARE = Stage(service="dataprep", function="tests.gateway.stages:prepare", spec=PrepareSpec)
+TRAIN = Stage(service="trainer", function="tests.gateway.stages:train", spec=TrainSpec)
+MERGE = Stage(service="merger", function="tests.gateway.stages:merge", spec=MergeSpec)
+IMPORT = Stage(service="merger", function="tests.gateway.stages:bring_in", spec=ImportSpec)
+EVALUATE = Stage(service="evaluator", function="tests.gateway.stages:evaluate", spec=EvaluationSpec)

@@ -1,0 +1,91 @@
+"""Recipes are checked key by key against the protos."""
+
+from typing import Any
+
+import pytest
+
+from tunewright.chassis.errors import InvalidSpec
+from tunewright.gateway.recipe import SECTIONS, parse
+from tunewright.v1 import training_pb2
+
+FILE = f"file-{'a' * 64}"
+
+
+def _recipe(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 - any YAML
+    return {"name": "bot", "base_model": "tiny", "data": [{"file": FILE}], **changes}
+
+
+def _violations(document: object) -> dict[str, str]:
+    with pytest.raises(InvalidSpec) as wrong:
+        parse(document)
+    return {v.field: v.description for v in wrong.value.violations}
+
+
+def test_every_field_of_every_room_is_a_key_of_its_section() -> None:
+    for name, cls in SECTIONS.items():
+        for field in cls.DESCRIPTOR.fields:
+            assert "unknown name" not in str(_probe(name, field.name))
+
+
+def _probe(section: str, field: str) -> dict[str, str]:
+    try:
+        parse(_recipe(**{section: {field: object()}}))
+    except InvalidSpec as error:
+        return {v.field: v.description for v in error.violations}
+    return {}
+
+
+def test_all_mistakes_are_named_at_once_with_their_paths() -> None:
+    found = _violations(
+        {
+            "nmae": "bot",
+            "base_model": "",
+            "data": [{"path": "raw.jsonl"}, {"file": "file-1"}, {}, 7],
+            "training": {"lora_rank": 8, "lora_r": 1.5, "packing": "yes", "seed": -1, "target_modules": "all"},
+            "dataprep": [],
+        }
+    )
+    assert found["nmae"] == "unknown name; did you mean 'name'?"
+    assert set(found) == {
+        "nmae", "name", "base_model", "data[0].path", "data[1].file", "data[2].file", "data[3]", "training.lora_rank",
+        "training.lora_r", "training.packing", "training.seed", "training.target_modules", "dataprep",
+    }  # fmt: skip
+    assert "POST /v1/files" in found["data[0].path"]
+    assert found["training.lora_r"] == "a whole number is expected, found 1.5 (a number)"
+    assert found["training.seed"] == "a whole number from 0 to 4294967295 is expected, found -1 (a whole number)"
+
+
+def test_a_key_in_the_wrong_section_is_told_where_it_belongs() -> None:
+    assert _violations(_recipe(merging={"learning_rate": 1}))["merging.learning_rate"] == (
+        "unknown name; it belongs to 'training'"
+    )
+
+
+@pytest.mark.parametrize(("written", "read"), [("2e-4", 2e-4), ("2.0e-4", 2e-4), (1, 1.0)])
+def test_numbers_are_read_as_people_write_them(written: object, read: float) -> None:
+    recipe = parse(_recipe(training={"learning_rate": written}))
+    assert recipe.section("training", training_pb2.TrainingSpec).learning_rate == read
+
+
+def test_null_and_missing_sections_mean_the_rooms_defaults() -> None:
+    recipe = parse(_recipe(training={"lora_r": None}, merging=None))
+    assert not recipe.section("training", training_pb2.TrainingSpec).HasField("lora_r")
+
+
+def test_a_recipe_written_and_parsed_again_is_the_same() -> None:
+    recipe = parse(_recipe(training={"lora_r": 8, "target_modules": ["q_proj"]}, base_revision="main"))
+    assert parse(recipe.to_document()) == recipe
+
+
+@pytest.mark.parametrize("name", ["Bot", "", "a b", "-bot", "bot-", "b" * 49, "bot-base", 7, None, "a/b"])
+def test_a_name_that_cannot_be_a_deployment_is_refused(name: object) -> None:
+    assert "name" in _violations(_recipe(name=name))
+
+
+@pytest.mark.parametrize("document", ["{", "just text", [], None, 7, "- a\n- b\n"])
+def test_what_is_no_mapping_is_refused(document: object) -> None:
+    assert "recipe" in _violations(document)
+
+
+def test_a_malformed_reference_as_base_is_refused() -> None:
+    assert "base_model" in _violations(_recipe(base_model="models/123"))
