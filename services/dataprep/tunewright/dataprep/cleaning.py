@@ -36,6 +36,7 @@ _CONTROLS = str.maketrans({**_C0, **_C1})
 _INVISIBLE = str.maketrans(dict.fromkeys("\xad\u200b\u2060\ufeff"))
 # Joiners shape Indic, Arabic and Persian letters and emoji; beside ASCII they are dirt.
 _STRAY_JOINER = re.compile("(?<![^\x00-\x7f])[\u200c\u200d]+|[\u200c\u200d]+(?![^\x00-\x7f\u200c\u200d])")
+_SPACE_BEFORE_BREAK = (" \n", "\t\n", "\xa0\n", "\u3000\n")
 _TRAILING = re.compile("(?<![ \t\xa0\u3000])[ \t\xa0\u3000]+(?=\n|\\Z)")
 _LEADING_BLANK_LINES = re.compile("\\A(?:[ \t\xa0\u3000]*\n)+")
 _INDENTED_LATER = re.compile("\n[ \t]+[^ \t\n]")
@@ -130,7 +131,8 @@ def _nfc(text: str) -> str:
 
 
 def _trailing_space(text: str) -> str:
-    return _TRAILING.sub("", text)
+    may_have = text[-1:].isspace() or any(end in text for end in _SPACE_BEFORE_BREAK)
+    return _TRAILING.sub("", text) if may_have else text
 
 
 def _outer_space(text: str) -> str:

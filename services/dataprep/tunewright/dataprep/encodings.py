@@ -4,6 +4,7 @@ Knows nothing of JSON or rows.
 """
 
 import re
+import shlex
 from typing import Never
 
 from tunewright.chassis.errors import InvalidData, Violation
@@ -76,6 +77,6 @@ def _likely(raw: bytes) -> str:
 
 def _refuse(name: str, line: int, offset: int, byte: int, encoding: str) -> Never:
     message = f"{name} is not UTF-8: byte 0x{byte:02x} at offset {offset:,} (line {line:,}); it looks like {encoding}"
-    remedy = f"Convert it: iconv -f {encoding} -t UTF-8 {name} > utf8.jsonl"
+    remedy = f"Convert it: iconv -f {encoding} -t UTF-8 {shlex.quote(name)} > utf8.jsonl"
     place = Violation(f"{name}:{line}", f"byte 0x{byte:02x} at offset {offset} is not UTF-8")
     raise InvalidData(message, remedy=remedy, violations=[place])

@@ -13,7 +13,7 @@ from tunewright.dataprep.code_spans import ANY_TOKEN, FENCE_TOKEN
 from tunewright.dataprep.markup import BLOCKS, KNOWN, NOTES, TAG
 
 _START = "\x05"
-_UNESCAPED = re.compile(rf"(<!--.*?-->)|{TAG.pattern}|<|&(?!#?\w{{1,31}};)", re.DOTALL)
+_UNESCAPED = re.compile(rf"(<!--[^\x03]*?-->)|{TAG.pattern}|<|&(?!#?\w{{1,31}};)", re.DOTALL)
 _SPACE = re.compile(r"[ \t\n\r\f]+")
 _SKIPPED = frozenset({"script", "style", "head", "title", "noscript", "template"})
 _TIGHT = frozenset({"li", "dt", "dd", "tr", "thead", "tbody", "tfoot", "td", "th", "caption"})
@@ -96,7 +96,7 @@ class _Writer:
                 self._code(node)
             case "sup":
                 content = _content(node).strip()
-                self._write(f"^{content}" if _EXPONENT.fullmatch(content) else content)
+                self._collapsed(f"^{content}" if _EXPONENT.fullmatch(content) else content)
             case "q":
                 self._write('"')
         return tag not in _TAKEN_WHOLE
@@ -116,11 +116,7 @@ class _Writer:
     def text(self, text: str) -> None:
         """Write a text node: spaces collapsed inside block elements, as it stands elsewhere."""
         if self._blocks:
-            for index, piece in enumerate(_around_fences(text)):
-                if index % 2:
-                    self._fenced_token(piece)
-                else:
-                    self._collapsed(piece)
+            self._collapsed(text)
             return
         fresh = self._breaks or (self._parts and self._parts[-1] == "\n")
         text = _FIRST_BREAK.sub("", text) if fresh else text
@@ -128,11 +124,19 @@ class _Writer:
             self._write(text)
 
     def _collapsed(self, text: str) -> None:
+        for index, piece in enumerate(_around_fences(text)):
+            if index % 2:
+                self._fenced_token(piece)
+            else:
+                self._flat(piece)
+
+    def _flat(self, text: str) -> None:
         flat = _SPACE.sub(" ", text).replace("\xa0", " ")
         waiting = self._breaks or self._marker or not self._parts or self._parts[-1][-1] in " \n"
         self._write(flat.lstrip(" ") if waiting else flat)
 
     def _fenced_token(self, token: str) -> None:
+        self._leave_marker_behind()
         self._block(1)
         self._write(token)
         self._block(1)
@@ -167,30 +171,53 @@ class _Writer:
         if not self._marker:
             self._breaks = max(self._breaks, min(breaks, 1) if self._items else breaks)
 
+    def _leave_marker_behind(self) -> None:
+        """Give a waiting list marker a line of its own (and drop a heading's): a fence begins its line."""
+        marker, self._marker = self._marker.rstrip(), ""
+        if marker.strip("# "):
+            self._break_line()
+            self._parts.append(marker)
+
     def _fence(self, node: LexborNode) -> None:
         code = _content(node).removeprefix("\n").rstrip()
+        self._leave_marker_behind()
         self._block(2)
         if ANY_TOKEN.search(code):
-            self._write(code)
+            self._verbatim(code)
         elif code.strip():
             fence = "`" * max(3, 1 + max((len(run) for run in _BACKTICKS.findall(code)), default=0))
             self._write(f"{fence}{_language(node)}\n{code}\n{fence}")
         self._block(2)
 
+    def _verbatim(self, text: str) -> None:
+        """Write text that has Markdown code in it already: no second fence around it."""
+        for index, piece in enumerate(_around_fences(text)):
+            if index % 2:
+                self._fenced_token(piece)
+            else:
+                self._write(piece.strip("\n"))
+
     def _code(self, node: LexborNode) -> None:
-        code = _SPACE.sub(" ", _content(node)).strip()
-        self._write(f"`{code}`" if code and "`" not in code and not ANY_TOKEN.search(code) else code)
+        content = _content(node)
+        code = _SPACE.sub(" ", content).strip()
+        if not code or "`" in code or ANY_TOKEN.search(code):
+            self._collapsed(content)
+        else:
+            self._write(f"`{code}`")
 
     def _write(self, text: str) -> None:
         if not text or ((self._breaks or self._marker) and not text.strip(" ")):
             return
+        indent = "  " * len(self._items) if self._breaks and self._parts and not self._marker else ""
+        self._break_line()
+        self._parts.append(indent + self._marker + text)
+        self._marker = ""
+
+    def _break_line(self) -> None:
         if self._breaks and self._parts:
             self._trim_end(" \t\n")
             self._parts.append("\n" * self._breaks)
-            if self._items and not self._marker:
-                self._parts.append("  " * len(self._items))
-        self._parts.append(self._marker + text)
-        self._breaks, self._marker = 0, ""
+        self._breaks = 0
 
     def _trim_end(self, characters: str) -> None:
         while self._parts:

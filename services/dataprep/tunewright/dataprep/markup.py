@@ -32,7 +32,7 @@ _PROGRAM = frozenset(
 )  # fmt: skip
 _OFTEN_UNCLOSED = frozenset({"p", "li", "tr", "td", "th", "dt", "dd"})
 
-_ATTRIBUTES = r"""(?:\s+[\w:@.-]+\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'<>=`]+))*\s*/?"""
+_ATTRIBUTES = r"""(?:\s+[\w:@.-]+\s*=\s*(?:"[^"<>\x03]*"|'[^'<>\x03]*'|[^\s"'<>=`\x03]+))*\s*/?"""
 TAG = re.compile(rf"<(/?)([A-Za-z][A-Za-z0-9]*)({_ATTRIBUTES})>")
 _PROGRAM_TAG = re.compile(rf"<(?:!doctype\b|(?:{'|'.join(sorted(_PROGRAM))})\b[^<>]*>)", re.IGNORECASE)
 _STRING_LITERAL = re.compile(r"""[=(\[{+:]\s*["']\s*</?[A-Za-z]""")

@@ -5,6 +5,7 @@ Knows nothing of files' bytes, cleaning or filters.
 
 import difflib
 import itertools
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -193,12 +194,12 @@ def _refuse_syntax(source: Source, lines: list[Line]) -> None:
     if first.raw.startswith(b"["):
         raise InvalidData(
             f"{source.name} is one JSON array, not JSON Lines (one object a line)",
-            remedy=f"Convert it: jq -c '.[]' {source.name} > rows.jsonl",
+            remedy=f"Convert it: jq -c '.[]' {shlex.quote(source.name)} > rows.jsonl",
         )
     if first.raw == b"{":
         raise InvalidData(
             f"{source.name} spreads its JSON over several lines; JSON Lines has one whole object a line",
-            remedy=f"Convert it: jq -c . {source.name} > rows.jsonl",
+            remedy=f"Convert it: jq -c . {shlex.quote(source.name)} > rows.jsonl",
         )
     problem = first.problem or Problem("not_an_object", "", f"a JSON object is expected, found {_kind(first.value)}")
     place = as_violation(source, first.number, problem)

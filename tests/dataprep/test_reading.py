@@ -1,0 +1,140 @@
+"""What cannot be read is refused in one clear sentence, and what can is read whatever its dress."""
+
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.dataprep.preparation import pair, prepare, prepare_inputs, to_jsonl
+from tunewright.chassis.errors import InvalidData
+from tunewright.dataprep import reading
+
+GOOD = to_jsonl([pair(f"question {number}", f"answer {number}") for number in range(10)])
+
+FILES: dict[str, tuple[bytes, str, str]] = {
+    "empty": (b"", "raw.jsonl is empty (0 bytes)", "Upload the file again"),
+    "blank lines": (b"\n \r\n\n", "raw.jsonl holds only blank lines", "Upload the file again"),
+    "csv": (
+        b"instruction,output\nhello,world\n",
+        "raw.jsonl is not JSON Lines: none of its first 2 lines is a JSON object. raw.jsonl:1: invalid JSON at",
+        "One JSON object a line is expected, with the fields instruction and output",
+    ),
+    "numbers": (b"1\n2\n", "raw.jsonl:1: a JSON object is expected, found a number", "One JSON object a line"),
+    "array": (b'[{"instruction": "a", "output": "b"}]', "is one JSON array, not JSON Lines", "jq -c '.[]' raw.jsonl"),
+    "pretty": (b'{\n  "instruction": "a"\n}\n', "spreads its JSON over several lines", "jq -c . raw.jsonl"),
+    "gzip": (b"\x1f\x8b\x08\x00 bytes", "raw.jsonl is a gzip archive, not JSON Lines", "Unpack or convert it"),
+    "zip": (b"PK\x03\x04 bytes", "raw.jsonl is a ZIP archive", "Unpack or convert it"),
+    "parquet": (b"PAR1 bytes", "raw.jsonl is a Parquet file", "Unpack or convert it"),
+    "png": (b"\x89PNG\r\n", "raw.jsonl is a PNG image", "Unpack or convert it"),
+    "utf-16": (
+        GOOD.decode().encode("utf-16"),
+        "raw.jsonl is not UTF-8: byte 0xff at offset 0 (line 1); it looks like UTF-16LE",
+        "iconv -f UTF-16LE -t UTF-8 raw.jsonl",
+    ),
+    "utf-16 without mark": (
+        GOOD.decode().encode("utf-16-be"),
+        "raw.jsonl is not UTF-8: byte 0x00 at offset 0 (line 1); it looks like UTF-16BE",
+        "iconv -f UTF-16BE",
+    ),
+    "gbk": (
+        GOOD + to_jsonl([pair("你好吗", "我很好，谢谢")]).decode().encode("gb18030"),
+        f"raw.jsonl is not UTF-8: byte 0xc4 at offset {len(GOOD) + 17} (line 11); it looks like GB18030",
+        "iconv -f GB18030 -t UTF-8 raw.jsonl",
+    ),
+    "latin-1": (
+        GOOD + to_jsonl([pair("café", "crème brûlée")]).decode().encode("cp1252"),
+        f"raw.jsonl is not UTF-8: byte 0xe9 at offset {len(GOOD) + 20} (line 11); it looks like CP1252",
+        "iconv -f CP1252 -t UTF-8 raw.jsonl",
+    ),
+    "unknown fields": (
+        to_jsonl([{"titel": "a", "ouput": "b"}]),
+        (
+            "raw.jsonl: its rows have the fields titel, ouput; expected are instruction and output (input may be added)"
+            ", prompt and completion, or messages (is 'ouput' meant as 'output'?)"
+        ),
+        "Rename the fields of the rows.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_file_that_cannot_be_read_is_refused_with_its_name_its_fault_and_a_remedy(case: str, tmp_path: Path) -> None:
+    content, message, remedy = FILES[case]
+    with pytest.raises(InvalidData) as refusal:
+        prepare(tmp_path, content)
+    assert message in refusal.value.message
+    assert remedy in refusal.value.remedy
+    assert list((tmp_path / "output").iterdir()) == []
+
+
+def test_a_folder_in_place_of_a_file_an_empty_folder_and_a_missing_path_are_named(tmp_path: Path) -> None:
+    (tmp_path / "upload" / "nested").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    for path, message in (
+        ("upload", "input upload_000: nested is a folder, not a file"),
+        ("empty", "input upload_000: empty is a folder without files"),
+        ("nowhere", "nowhere does not exist"),
+    ):
+        with pytest.raises(InvalidData, match=message):
+            prepare_inputs(tmp_path, {"upload_000": tmp_path / path})
+
+
+def test_byte_order_mark_crlf_and_blank_lines_change_nothing_but_line_numbers(tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "dressed").mkdir()
+    plain = prepare(tmp_path / "plain", GOOD)
+    dressed = prepare(tmp_path / "dressed", b"\xef\xbb\xbf\r\n" + GOOD.replace(b"\n", b"\r\n\r\n"))
+    assert plain.answers() == dressed.answers()
+    assert plain.manifest.metrics["fingerprint"] == dressed.manifest.metrics["fingerprint"]
+    assert [row["source"]["line"] for row in dressed.rows] == list(range(2, 22, 2))
+
+
+def test_odd_rows_are_survived_each_counted_or_kept(tmp_path: Path) -> None:
+    deep = '{"instruction": ' + "[" * 3000 + "]" * 3000 + ', "output": "x"}'
+    rows: list[Any] = [
+        *(pair(f"question {number}", "fine") for number in range(20)),
+        '{"instruction": "first", "instruction": "second", "output": "the last key counts"}',
+        '{"instruction": "nul", "output": "a\\u0000b"}',
+        '{"instruction": "raw nul", "output": "a\x00b"}',
+        '{"instruction": "lone surrogate", "output": "\\ud800"}',
+        deep,
+        pair("long", "x" * 50_000),
+    ]
+    result = prepare(tmp_path, rows, max_invalid_fraction=0.5)
+    assert result.manifest.metrics["dropped"] == {"invalid_json": 3, "too_long": 1}
+    assert result.answers()[-2:] == ["the last key counts", "ab"]
+    assert result.rows[-2]["messages"][0]["content"] == "second"
+
+
+def test_a_line_of_60_megabytes_is_read_and_dropped_for_its_length(tmp_path: Path) -> None:
+    with_giant = GOOD + json.dumps(pair("giant", "word " * 12_000_000)).encode() + b"\n" + to_jsonl([pair("last", "z")])
+    result = prepare(tmp_path, with_giant)
+    assert result.manifest.metrics["dropped"] == {"too_long": 1}
+    assert result.answers()[-1] == "z"
+
+
+def test_a_line_beyond_the_limit_is_passed_over_without_being_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MAX_LINE_BYTES", 1 << 20)
+    (tmp_path / "raw.jsonl").write_bytes(GOOD + b'{"instruction": "' + b"x" * (40 << 20) + b'"}\n' + GOOD)
+    (source,) = reading.find_sources({"upload_000": tmp_path})
+    tracemalloc.start()
+    lines = list(reading.read_lines(source))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [line.problem.reason for line in lines if line.problem] == ["line_too_long"]
+    assert len(lines) == 21
+    assert lines[-1].number == 21
+    assert peak < 10 << 20
+
+
+def test_two_files_of_one_name_are_told_apart_by_their_input(tmp_path: Path) -> None:
+    for number in range(2):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "raw.jsonl").write_bytes(to_jsonl([pair(f"q{number}{k}", "a") for k in range(5)]))
+    result = prepare_inputs(tmp_path, {"upload_001": tmp_path / "1", "upload_000": tmp_path / "0"})
+    assert [file["name"] for file in result.document["files"]] == ["upload_000/raw.jsonl", "upload_001/raw.jsonl"]
+    assert {row["source"]["file"] for row in result.rows} == {"upload_000/raw.jsonl", "upload_001/raw.jsonl"}

@@ -1,0 +1,113 @@
+"""The service on the wire: a real server, a real job in a child process, a real dataset in the store."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.dataprep.preparation import pair, to_jsonl
+from tunewright.artifacts import ArtifactRef, Kind, Manifest, MemoryStore, seal
+from tunewright.artifacts.transfer import commit, load_manifest
+from tunewright.chassis.errors import InvalidSpec
+from tunewright.chassis.jobs import JobRunner
+from tunewright.chassis.records import ref_from_proto
+from tunewright.chassis.rpc_status import from_rpc_error
+from tunewright.chassis.server import ServiceServer
+from tunewright.chassis.settings import ServiceSettings
+from tunewright.dataprep.service import STAGES, register
+from tunewright.dataprep.spec import DataprepSpec
+from tunewright.v1 import artifact_pb2, dataprep_pb2, dataprep_pb2_grpc, job_pb2
+
+STORE = MemoryStore()
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobRunner]:
+    settings = ServiceSettings(work_dir=tmp_path_factory.mktemp("work"), stop_grace_seconds=5)
+    found = JobRunner("dataprep", STAGES, STORE, settings)
+    yield found
+    found.drain()
+
+
+@pytest.fixture(scope="module")
+def stub(runner: JobRunner) -> Iterator[dataprep_pb2_grpc.DataprepServiceStub]:
+    server = ServiceServer("dataprep", runner, ServiceSettings(listen="127.0.0.1:0"), register)
+    try:
+        with grpc.insecure_channel(server.start()) as channel:
+            yield dataprep_pb2_grpc.DataprepServiceStub(channel)
+    finally:
+        server.stop()
+
+
+def upload(folder: Path, content: bytes) -> artifact_pb2.ArtifactRef:
+    folder.mkdir()
+    (folder / "raw.jsonl").write_bytes(content)
+    sealed = seal(Manifest(kind=Kind.UPLOAD, created_by="gateway"), folder, {})
+    return to_proto(commit(STORE, sealed, folder, None))
+
+
+def to_proto(ref: ArtifactRef) -> artifact_pb2.ArtifactRef:
+    kinds = {Kind.UPLOAD: artifact_pb2.ARTIFACT_KIND_UPLOAD, Kind.MODEL: artifact_pb2.ARTIFACT_KIND_MODEL}
+    return artifact_pb2.ArtifactRef(kind=kinds[ref.kind], id=ref.id)
+
+
+def finished(runner: JobRunner, job: job_pb2.Job) -> job_pb2.Job:
+    deadline = time.monotonic() + 60
+    while (found := runner.get(job.job_id)).state in {job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING}:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
+
+
+def refusal(stub: dataprep_pb2_grpc.DataprepServiceStub, request: dataprep_pb2.SubmitDataprepRequest) -> str:
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.SubmitDataprep(request)
+    error = from_rpc_error(caught.value)
+    assert isinstance(error, InvalidSpec)
+    return error.message
+
+
+def test_uploads_become_a_dataset_with_its_lineage(
+    stub: dataprep_pb2_grpc.DataprepServiceStub, runner: JobRunner, tmp_path: Path
+) -> None:
+    rows = [pair(f"question {number}", f"answer {number}") for number in range(40)]
+    uploads = [upload(tmp_path / str(half), to_jsonl(rows[half::2])) for half in range(2)]
+    spec = dataprep_pb2.DataprepSpec(seed=3, validation_fraction=0.25)
+    request = dataprep_pb2.SubmitDataprepRequest(spec=spec, uploads=uploads)
+    job = finished(runner, stub.SubmitDataprep(request).job)
+    assert job.state == job_pb2.JOB_STATE_SUCCEEDED, job.failure
+    manifest = load_manifest(STORE, ref_from_proto(job.result))
+    assert manifest.kind is Kind.DATASET
+    assert manifest.spec == DataprepSpec(seed=3, validation_fraction=0.25).canonical()
+    assert sorted(manifest.parents) == ["upload_000", "upload_001"]
+    assert manifest.metrics["rows_out"] == 40
+    assert stub.SubmitDataprep(request).job.result == job.result
+
+
+def test_wrong_data_fail_the_job_with_file_line_and_remedy(
+    stub: dataprep_pb2_grpc.DataprepServiceStub, runner: JobRunner, tmp_path: Path
+) -> None:
+    request = dataprep_pb2.SubmitDataprepRequest(uploads=[upload(tmp_path / "csv", b"a,b\n1,2\n")])
+    job = finished(runner, stub.SubmitDataprep(request).job)
+    assert job.state == job_pb2.JOB_STATE_FAILED
+    assert job.failure.reason == "INVALID_DATA"
+    assert "raw.jsonl:1: invalid JSON at column 1" in job.failure.message
+    assert job.failure.remedy.startswith("One JSON object a line is expected")
+    assert not job.failure.retryable
+
+
+def test_a_wrong_request_is_refused_by_the_field(stub: dataprep_pb2_grpc.DataprepServiceStub) -> None:
+    assert "at least one raw file is needed" in refusal(stub, dataprep_pb2.SubmitDataprepRequest())
+    model = to_proto(ArtifactRef(Kind.MODEL, "0" * 64))
+    text = refusal(stub, dataprep_pb2.SubmitDataprepRequest(uploads=[model]))
+    assert text.startswith("uploads[0]: expected a reference to uploads/…, found models/")
+    spec = dataprep_pb2.DataprepSpec(validation_fraction=0.9, format="csv")
+    text = refusal(stub, dataprep_pb2.SubmitDataprepRequest(spec=spec, uploads=[model]))
+    assert "validation_fraction" in text
+    assert "format" in text
+
+
+def test_the_proto_has_the_fields_of_the_spec() -> None:
+    assert {field.name for field in dataprep_pb2.DataprepSpec.DESCRIPTOR.fields} == set(DataprepSpec.model_fields)

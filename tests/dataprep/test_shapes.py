@@ -1,0 +1,146 @@
+"""Rows become messages; rows that cannot are named with file, line and field."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.dataprep.preparation import pair, prepare
+from tunewright.chassis.errors import InvalidData
+
+
+def chat(*turns: tuple[str, Any]) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": content} for role, content in turns]}
+
+
+GOOD_PAIRS = [pair(f"question {number}", "fine") for number in range(20)]
+GOOD_CHATS = [chat(("user", f"question {number}"), ("assistant", "fine")) for number in range(20)]
+
+BAD: dict[str, tuple[list[dict[str, Any]], Any, str, str]] = {
+    "missing": (
+        GOOD_PAIRS,
+        {"instruction": "a", "ouput": "b"},
+        "missing_field",
+        "raw.jsonl:21:output: is missing; the row has instruction, ouput (is 'ouput' meant as 'output'?)",
+    ),
+    "number": (
+        GOOD_PAIRS,
+        {"instruction": "a", "output": 7},
+        "wrong_type",
+        "raw.jsonl:21:output: a string is expected, found a number",
+    ),
+    "null": (
+        GOOD_PAIRS,
+        {"instruction": None, "output": "b"},
+        "wrong_type",
+        "raw.jsonl:21:instruction: a string is expected, found null",
+    ),
+    "list": (GOOD_PAIRS, "[1]", "not_an_object", "raw.jsonl:21: a JSON object is expected, found a list"),
+    "syntax": (
+        GOOD_PAIRS,
+        '{"instruction": "a" "output": "b"}',
+        "invalid_json",
+        "raw.jsonl:21: invalid JSON at column 21",
+    ),
+    "role": (
+        GOOD_CHATS,
+        chat(("user", "a"), ("function", "b")),
+        "unsupported_role",
+        "raw.jsonl:21:messages[1].role: one of system, user, assistant is expected, found 'function'",
+    ),
+    "order": (
+        GOOD_CHATS,
+        chat(("user", "a"), ("user", "b"), ("assistant", "c")),
+        "wrong_order",
+        "raw.jsonl:21:messages[1].role: assistant is expected here, found user: user and assistant alternate",
+    ),
+    "late system": (
+        GOOD_CHATS,
+        chat(("user", "a"), ("assistant", "b"), ("system", "c")),
+        "wrong_order",
+        "raw.jsonl:21:messages[2].role: user is expected here, found system",
+    ),
+    "no answer": (GOOD_CHATS, chat(("user", "a")), "no_answer", "raw.jsonl:21:messages: the last message is not"),
+    "no turns": (GOOD_CHATS, {"messages": []}, "no_answer", "raw.jsonl:21:messages: the last message is not"),
+    "image": (
+        GOOD_CHATS,
+        chat(("user", [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]), ("assistant", "b")),
+        "unsupported_content",
+        "raw.jsonl:21:messages[0].content[0]: only text parts can be trained on, found 'image_url'",
+    ),
+    "tools": (
+        GOOD_CHATS,
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "tool_calls": [{}]}]},
+        "unsupported_content",
+        "raw.jsonl:21:messages[1].tool_calls: tool calls cannot be trained on",
+    ),
+    "no messages": (
+        GOOD_CHATS,
+        {"dialog": []},
+        "missing_field",
+        "raw.jsonl:21:messages: is missing; the row has dialog",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_row_is_left_out_counted_and_named_or_refuses_the_run(case: str, tmp_path: Path) -> None:
+    good, bad, reason, place = BAD[case]
+    result = prepare(tmp_path, [*good, bad])
+    assert result.manifest.metrics["dropped"] == {reason: 1}
+    assert len(result.rows) == 20
+    (example,) = result.document["drop_examples"][reason]
+    assert (example["file"], example["line"]) == ("raw.jsonl", 21)
+    assert result.report.messages("rows_unreadable") == ["raw.jsonl: 1 of 21 rows cannot be read and are left out"]
+    with pytest.raises(InvalidData) as refusal:
+        prepare(tmp_path, [*good, bad], max_invalid_fraction=0.0)
+    assert "1 of 21 rows (4.8%) cannot be read; max_invalid_fraction allows 0.0%" in refusal.value.message
+    assert place in refusal.value.message
+    assert refusal.value.remedy == "Correct the rows named, or raise max_invalid_fraction to drop them."
+    violation = refusal.value.violations[0]
+    assert f"{violation.field}: {violation.description}".startswith(place)
+
+
+def test_instruction_input_output_becomes_a_question_with_its_input_and_an_answer(tmp_path: Path) -> None:
+    result = prepare(tmp_path, [pair("Translate.", "Bonjour", "Hello"), pair("Sing", "La")], system_prompt="Be kind.")
+    assert result.rows[0]["messages"] == [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "Translate.\n\nHello"},
+        {"role": "assistant", "content": "Bonjour"},
+    ]
+    assert result.rows[1]["messages"][1]["content"] == "Sing"
+
+
+def test_auto_recognises_each_file_and_says_what_it_saw(tmp_path: Path) -> None:
+    completions = prepare(tmp_path, [{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"}])
+    assert completions.report.messages("format_recognised") == [
+        "raw.jsonl: prompt_completion rows with the fields prompt, completion"
+    ]
+    chats = prepare(tmp_path, [chat(("system", "s"), ("user", "a"), ("assistant", "b"))] * 2)
+    assert chats.report.messages("format_recognised") == ["raw.jsonl: messages rows with the fields messages"]
+    assert chats.rows[0]["messages"][0] == {"role": "system", "content": "s"}
+
+
+def test_text_parts_of_a_message_are_joined(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    result = prepare(tmp_path, [chat(("user", parts), ("assistant", "b"))])
+    assert result.rows[0]["messages"][0]["content"] == "one\ntwo"
+
+
+def test_a_format_asked_for_by_name_refuses_another(tmp_path: Path) -> None:
+    with pytest.raises(
+        InvalidData, match=r"have the fields instruction, input, output; expected are messages"
+    ) as refusal:
+        prepare(tmp_path, GOOD_PAIRS, format="messages")
+    assert refusal.value.remedy == "Rename the fields of the rows, or set format: auto."
+
+
+def test_a_run_that_leaves_no_row_is_refused_with_the_reasons(tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match=r"raw\.jsonl: no row is left of 3 \(empty_answer 2, empty_question 1\)"):
+        prepare(tmp_path, [pair("a", ""), pair("b", " \n"), pair(" ", "c")])
+
+
+def test_of_many_unreadable_rows_the_first_twenty_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidData) as refusal:
+        prepare(tmp_path, [*GOOD_PAIRS, *(["{"] * 100)])
+    assert [violation.field for violation in refusal.value.violations] == [f"raw.jsonl:{n}" for n in range(21, 41)]

@@ -1,0 +1,91 @@
+"""The split is seeded, stable, of the size asked for, and no question lies on both of its sides."""
+
+import random
+from collections import Counter
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.dataprep.preparation import Prepared, pair, prepare
+from tunewright.dataprep.splitting import held_out, place
+
+PLACES = st.lists(st.integers(0, 30).map(lambda number: place(str(number).encode(), 0)), min_size=2, max_size=80)
+
+
+def questions(result: Prepared) -> tuple[set[str], set[str]]:
+    return (
+        {row["messages"][0]["content"].casefold() for row in result.train},
+        {row["messages"][0]["content"].casefold() for row in result.validation},
+    )
+
+
+@settings(max_examples=500)
+@given(places=PLACES, fraction=st.floats(0.01, 0.5), seed=st.integers())
+def test_the_split_does_not_depend_on_the_order_and_leaves_no_side_empty(
+    places: list[int], fraction: float, seed: int
+) -> None:
+    out = held_out(places, fraction)
+    shuffled = random.Random(seed).sample(places, len(places))  # noqa: S311 - a shuffle
+    assert held_out(shuffled, fraction) == out
+    if len(set(places)) > 1:
+        assert 0 < sum(where in out for where in places) < len(places)
+
+
+@settings(max_examples=300)
+@given(places=st.lists(st.integers(0, 2**64 - 1), min_size=10, max_size=300, unique=True))
+def test_of_single_rows_between_half_and_twice_the_share_is_held_out(places: list[int]) -> None:
+    assert max(1, len(places) // 20) <= len(held_out(places, 0.1)) <= max(1, -(-len(places) // 5))
+
+
+def test_a_large_set_is_split_close_to_the_share_and_rows_added_later_move_none() -> None:
+    places = [place(f"question {number}".encode(), 7) for number in range(20_000)]
+    half, whole = held_out(places[:10_000], 0.1), held_out(places, 0.1)
+    assert 0.095 < len(whole) / 20_000 < 0.105
+    assert whole & set(places[:10_000]) == half
+
+
+def test_a_question_with_more_rows_than_twice_the_share_is_trained_on() -> None:
+    big = place(b"big", 0)
+    for seed in range(50):
+        places = [place(f"{seed} {number}".encode(), 0) for number in range(50)] + [big] * 50
+        assert big not in held_out(places, 0.1)
+
+
+def test_rows_with_one_question_land_on_one_side(tmp_path: Path) -> None:
+    rows = [
+        pair(f"{'Question' if k % 2 else 'QUESTION'} {n}{'?' * k}", f"answer {k}") for n in range(60) for k in range(4)
+    ]
+    result = prepare(tmp_path, rows)
+    assert len(result.rows) == 240
+    train, validation = questions(result)
+    assert not {text.rstrip("?") for text in train} & {text.rstrip("?") for text in validation}
+    assert Counter(len(side) > 0 for side in (train, validation)) == {True: 2}
+
+
+def test_the_split_is_the_same_whatever_the_order_of_rows_and_another_with_another_seed(tmp_path: Path) -> None:
+    rows = [pair(f"question {number}", f"answer {number % 7}") for number in range(200)]
+    folders = [tmp_path / name for name in ("one", "two", "three")]
+    for folder in folders:
+        folder.mkdir()
+    one = prepare(folders[0], rows, seed=1)
+    two = prepare(folders[1], random.Random(5).sample(rows, len(rows)), seed=1)  # noqa: S311 - a shuffle
+    three = prepare(folders[2], rows, seed=2)
+    assert questions(one) == questions(two)
+    assert questions(one) != questions(three)
+    assert one.manifest.metrics["fingerprint"] == two.manifest.metrics["fingerprint"]
+    assert one.manifest.metrics["fingerprint"] != three.manifest.metrics["fingerprint"]
+
+
+def test_ten_rows_of_one_question_are_divided_by_row_and_that_is_said(tmp_path: Path) -> None:
+    result = prepare(tmp_path, [pair("Write a poem.", f"poem {number}") for number in range(10)])
+    assert (len(result.train), len(result.validation)) == (9, 1)
+    assert result.report.messages("split_by_row") == [
+        "All rows have the same question: rows are divided instead, so the held-out loss says less"
+    ]
+    assert result.document["split"]["by"] == "row"
+
+
+def test_nothing_is_held_out_where_the_fraction_is_zero(tmp_path: Path) -> None:
+    result = prepare(tmp_path, [pair(f"q {number}", "a") for number in range(20)], validation_fraction=0.0)
+    assert (len(result.train), (result.output / "validation.jsonl").read_bytes()) == (20, b"")
