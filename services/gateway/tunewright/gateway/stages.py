@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from tunewright.artifacts import ArtifactRef, Kind
-from tunewright.chassis.errors import InvalidSpec, NotFound, TunewrightError, Violation, from_dict
+from tunewright.chassis.errors import InvalidSpec, NotFound, TunewrightError, Unavailable, Violation, from_dict
 from tunewright.chassis.records import ref_to_proto
 from tunewright.gateway.clients import Room, Rooms
 from tunewright.gateway.recipe import Recipe
@@ -103,9 +103,21 @@ def _evaluate(rooms: Rooms, recipe: Recipe, inputs: Inputs) -> job_pb2.Job:
 def _target(
     rooms: Rooms, deployment: str, model: artifact_pb2.ArtifactRef, inputs: Inputs
 ) -> evaluation_pb2.EvaluationTarget:
-    """Return where a deployment answers right now: its address may have changed since it was deployed."""
-    endpoint = "http://127.0.0.1:1/v1" if inputs.validate_only else rooms.deployment(deployment).endpoint
+    """Return where a deployment answers right now: its address may have changed since it was deployed.
+
+    Raises:
+        Unavailable: it is being restarted.
+    """
+    endpoint = "http://127.0.0.1:1/v1" if inputs.validate_only else _endpoint(rooms.deployment(deployment))
     return evaluation_pb2.EvaluationTarget(model=model, endpoint=endpoint, served_model_name=deployment)
+
+
+def _endpoint(deployment: inference_pb2.Deployment) -> str:
+    if deployment.state == inference_pb2.DEPLOYMENT_STATE_FAILED:
+        raise error_of(deployment.failure, f"deployment {deployment.name} failed without saying why")
+    if deployment.state != inference_pb2.DEPLOYMENT_STATE_READY:
+        raise Unavailable(f"deployment {deployment.name} does not answer right now")
+    return deployment.endpoint
 
 
 JOB_STAGES = {
