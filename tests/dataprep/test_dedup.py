@@ -55,7 +55,7 @@ def test_the_best_of_equal_rows_is_kept_wherever_it_stands(order: int, tmp_path:
     assert result.answers() == ["Well.", "other"]
     (first, *_) = result.document["drop_examples"]["duplicate"]
     place = f"raw.jsonl:{2 if order == 1 else 3}"
-    assert first["detail"].startswith(f"same as {place}, which is kept (least changed by cleaning")
+    assert first["detail"] == f"same as {place}, which is kept"
     assert first["kept"] == "user: How?\nassistant: Well."
 
 

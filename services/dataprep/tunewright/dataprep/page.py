@@ -11,14 +11,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 _WIDTH, _HEIGHT, _BASE, _TOP = 560, 190, 158, 22
-_WORD = re.compile(r"\s+|\w+|[^\w\s]")
+_WORD = re.compile(r"\r\n|\n|[^\S\r\n]+|\r|\w+|[^\w\s]")
 _STEP_WORDS = {
     "read": "Rows read",
     "readable": "Readable",
     "fit": "Right length",
     "unique": "Unique: the dataset",
 }
-_VISIBLE = {"\t": "⇥", "\r": "␍", "\x0b": "␋", "\x0c": "␌", "\xad": "␣-", "\u2028": "¶", "\u2029": "¶"}
+_VISIBLE = {"\t": "→\t", "\r": "⟨CR⟩"}
 
 
 def render(document: dict[str, Any]) -> str:
@@ -35,6 +35,8 @@ def render(document: dict[str, Any]) -> str:
         r=document,
         funnel=_funnel(document["funnel"]),
         charts=[_chart(name, document["lengths"][name]) for name in ("question", "answer")],
+        dropped=_by_count(document["dropped"]),
+        changed=_by_count(document["changed"]),
         diffs={
             rule: [{**example, "parts": difference(example["before"], example["after"])} for example in examples]
             for rule, examples in document["change_examples"].items()
@@ -43,8 +45,12 @@ def render(document: dict[str, Any]) -> str:
 
 
 def difference(before: str, after: str) -> dict[str, list[tuple[bool, str]]]:
-    """Return both texts as pieces, each with True where it is not in the other text."""
-    old, new = _WORD.findall(before), _WORD.findall(after)
+    """Return both texts as pieces, each with True where it is not in the other text.
+
+    Where one text was cut (it ends with an ellipsis), what the other has beyond that point is left out too: it was not
+    added or removed, it is only not shown on the other side.
+    """
+    old, new = _WORD.findall(before.removesuffix("…")), _WORD.findall(after.removesuffix("…"))
     matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
     pieces: dict[str, list[tuple[bool, str]]] = {"before": [], "after": []}
     for operation, old_start, old_end, new_start, new_end in matcher.get_opcodes():
@@ -52,9 +58,11 @@ def difference(before: str, after: str) -> dict[str, list[tuple[bool, str]]]:
         for side, tokens in (("before", old[old_start:old_end]), ("after", new[new_start:new_end])):
             if tokens:
                 pieces[side].append((changed, "".join(tokens)))
-    if before.endswith("…") and pieces["after"][-1][0]:
-        # The excerpt of `before` ended here: what follows in `after` was not added, it was only not shown.
-        pieces["after"][-1] = (False, "…")
+    for text, other in ((before, "after"), (after, "before")):
+        if text.endswith("…"):
+            while pieces[other] and pieces[other][-1][0]:
+                pieces[other].pop()
+            pieces[other].append((False, "…"))
     return pieces
 
 
@@ -82,6 +90,10 @@ def _funnel(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
         }
         for step, before, after in zip(steps, [rows[0], *rows], rows, strict=False)
     ]
+
+
+def _by_count(counts: dict[str, int]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: -item[1])
 
 
 def _chart(name: str, lengths: dict[str, Any]) -> dict[str, Any]:

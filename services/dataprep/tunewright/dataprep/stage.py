@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tunewright.artifacts import Kind, Manifest
 from tunewright.chassis.stage import Reporter, Severity
-from tunewright.dataprep.dedup import KEEP_RULE, Duplicates
+from tunewright.dataprep.dedup import Duplicates
 from tunewright.dataprep.fingerprint import fingerprint
 from tunewright.dataprep.pace import Pace
 from tunewright.dataprep.page import render
@@ -98,7 +98,7 @@ def _count_duplicates(dropped: Mapping[int, int], rows: RowStore, tally: Tally) 
         if tally.wants_example(DUPLICATE):
             row, twin = rows.read(number), rows.read(kept)
             where = f"{twin['source']['file']}:{twin['source']['line']}"
-            detail = f"same as {where}, which is kept ({KEEP_RULE})"
+            detail = f"same as {where}, which is kept"
             file, line = row["source"]["file"], row["source"]["line"]
             example = drop_example(file, line, detail, as_text(row["messages"]), as_text(twin["messages"]))
             tally.drop(DUPLICATE, example)
