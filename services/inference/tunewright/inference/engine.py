@@ -165,7 +165,7 @@ class Engine:
             self._last_token = time.monotonic()
         elif isinstance(error, httpx.TimeoutException):
             raise EngineDied(
-                f"the engine made no token for {self._patience.hang:.0f} s while a golden prompt waited"
+                f"the engine hung: no token for {self._patience.hang:.0f} s while a golden prompt waited"
             ) from error
         else:
             self._process.wait(_HEALTH_SECONDS)

@@ -1,6 +1,7 @@
 """Prometheus metrics of this service: its own, and those of its engines with a `deployment` label. Knows no engine.
 
-vLLM names its metrics `vllm:…`; colons are for recording rules and promtool refuses them, so they become `vllm_…`.
+vLLM names its metrics `vllm:…`; colons are for recording rules and promtool refuses them, so they become `vllm_…`; for
+the same reason a histogram of vLLM's that ends in `_total` loses that ending.
 Metrics of the engine's Python process (`python_…`, `process_…`) are left out: they would collide with this process's.
 """
 
@@ -82,10 +83,13 @@ class EngineCollector(Collector):
 
 def _add(families: dict[str, Metric], family: Metric, deployment: str) -> None:
     name = _renamed(family.name)
+    if family.type != "counter":
+        name = name.removesuffix("_total")  # vLLM has a histogram that ends so
     target = families.setdefault(name, Metric(name, family.documentation or "vLLM's own", family.type))
     for sample in family.samples:
-        if not sample.name.endswith("_created"):
-            target.add_sample(_renamed(sample.name), {**sample.labels, "deployment": deployment}, sample.value)
+        suffix = sample.name.removeprefix(family.name)
+        if suffix != "_created":
+            target.add_sample(name + suffix, {**sample.labels, "deployment": deployment}, sample.value)
 
 
 def _renamed(name: str) -> str:
