@@ -44,8 +44,8 @@ FILES: dict[str, tuple[bytes, str, str]] = {
         "iconv -f GB18030 -t UTF-8 raw.jsonl",
     ),
     "latin-1": (
-        GOOD + to_jsonl([pair("café", "crème brûlée")]).decode().encode("cp1252"),
-        f"raw.jsonl is not UTF-8: byte 0xe9 at offset {len(GOOD) + 20} (line 11); it looks like CP1252",
+        GOOD + b"  \t" + to_jsonl([pair("café", "crème brûlée")]).decode().encode("cp1252"),
+        f"raw.jsonl is not UTF-8: byte 0xe9 at offset {len(GOOD) + 23} (line 11); it looks like CP1252",
         "iconv -f CP1252 -t UTF-8 raw.jsonl",
     ),
     "unknown fields": (

@@ -23,12 +23,13 @@ from tunewright.dataprep.stage import run
 FILES = ("train.jsonl", "validation.jsonl", "report.json", "report.html")
 MANY = [pair(f"question {n % 3000} {'問' * (n % 5)}", f"<p>answer {n}</p>\n  x") for n in range(4000)]
 
+# VmHWM and not ru_maxrss: the latter counts what the parent had at the fork.
 _MEASURED_RUN = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from tests.dataprep.preparation import prepare_inputs
 prepare_inputs(Path(sys.argv[1]), {"upload_000": Path(sys.argv[2])})
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024)
 """
 
 
