@@ -1,28 +1,10 @@
 """The commands as a person's shell runs them: words, exit codes, never a traceback."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-from tests.cli.gateway_server import KEY, Script, event, gateway_server, story
-
-
-def tunewright(*words: str, url: str = "", key: str = KEY, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TUNEWRIGHT_")}
-    if url:
-        environment |= {"TUNEWRIGHT_URL": url, "TUNEWRIGHT_API_KEY": key}
-    return subprocess.run(
-        [sys.executable, "-m", "tunewright.cli", *words],
-        capture_output=True,
-        text=True,
-        env=environment,
-        input=stdin,
-        timeout=60,
-        cwd="/",
-        check=False,
-    )
+from tests.cli.gateway_server import Script, event, gateway_server, story
+from tests.cli.shell import tunewright
 
 
 def recipe(folder: Path) -> str:

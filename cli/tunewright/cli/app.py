@@ -29,7 +29,7 @@ from tunewright.cli.recipe import Recipe, load_recipe
 from tunewright.cli.stack import commands as stack_commands
 from tunewright.cli.stack.credentials import bootstrap as bootstrap_credentials
 from tunewright.cli.stack.display import service_table
-from tunewright.cli.stack.folder import DEFAULT, StackFolder
+from tunewright.cli.stack.folder import DEFAULT, StackFolder, find_stack
 
 app = typer.Typer(
     name="tunewright",
@@ -78,13 +78,17 @@ def up(
     console = make_console()
     folder = local_stack(directory) or StackFolder(DEFAULT)
     options = stack_commands.UpOptions(port=port, import_root=import_root)
-    found = stack_commands.up(folder, options, console)
+    try:
+        found = stack_commands.up(folder, options, console)
+    except KeyboardInterrupt:
+        console.print("\nIt goes on starting: [bold]tunewright status[/] shows it, [bold]tunewright down[/] stops it.")
+        raise typer.Exit(130) from None
     key = _shown_path(folder.api_key_file)
     console.print(f"\n[green]✔[/] [bold]{found.url}[/] answers; OpenAI clients use [bold]{found.url}/v1[/]")
     console.print(f"  API key: {key} (readable by you alone)")
-    console.print(
-        "  Next:    [bold]tunewright run RECIPE.yaml[/], [bold]tunewright status[/], [bold]tunewright down[/]"
-    )
+    where = "" if find_stack(Path.cwd()) == folder else f" --dir {_shown_path(folder.path)}"
+    following = ", ".join(f"[bold]tunewright {words}{where}[/]" for words in ("run RECIPE.yaml", "status", "down"))
+    console.print(f"  Next:    {following}")
 
 
 @app.command()

@@ -189,7 +189,8 @@ def _start_timed_out(folder: StackFolder, found: StackStatus) -> CliError:
     late = [name for name, service in found.services.items() if service.state != "up"] or ["gateway"]
     message = f"not ready after {START_TIMEOUT_SECONDS:.0f} s: {', '.join(late)}"
     remedy = "It goes on starting: see `tunewright status`; stop it with `tunewright down`."
-    return CliError(message, lines=processes.last_lines(folder.log(late[0])), remedy=remedy)
+    lines = services.not_ready_parts(found.url) or processes.last_lines(folder.log(late[0]))
+    return CliError(message, lines=lines, remedy=remedy)
 
 
 def _stop_without_supervisor(folder: StackFolder, stack_id: str) -> None:
@@ -209,22 +210,26 @@ def _stop_without_supervisor(folder: StackFolder, stack_id: str) -> None:
 class _Lines:
     """Says in plain lines what changes, where nobody watches a terminal."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, before: StackStatus) -> None:
         self._console = console
-        self._last: dict[str, str] = {}
+        self._last = {name: _words(name, service) for name, service in before.services.items()}
 
     def __call__(self, found: StackStatus) -> None:
         for name, service in found.services.items():
-            words = f"{name}: {service.state}{' - ' + service.detail if service.detail else ''}"
+            words = _words(name, service)
             if self._last.get(name) != words and service.state != "waiting":
-                self._console.print(words)
+                self._console.print(words, markup=False)
             self._last[name] = words
+
+
+def _words(name: str, service: ServiceStatus) -> str:
+    return f"{name}: {service.state}{' - ' + service.detail if service.detail else ''}"
 
 
 @contextmanager
 def _shown(folder: StackFolder, console: Console) -> Iterator["_Lines | _Table"]:
     if not console.is_terminal:
-        yield _Lines(console)
+        yield _Lines(console, folder.status())
         return
     with Live(service_table(folder.status()), console=console, refresh_per_second=10) as live:
         yield _Table(live)

@@ -131,6 +131,15 @@ def answers(url: str) -> bool:
         return False
 
 
+def not_ready_parts(url: str) -> list[str]:
+    """Return what a gateway says of the services that keep it from being ready; empty if it says nothing."""
+    try:
+        parts = httpx.get(f"{url}/readyz", timeout=5, trust_env=False).json()["parts"]
+        return [f"{name}: {condition}" for name, condition in parts.items() if condition != "ok"]
+    except (httpx.HTTPError, ValueError, LookupError, AttributeError):
+        return []
+
+
 def _room(folder: StackFolder, config: StackConfig, name: str, import_root: str) -> Service:
     def launch(addresses: Addresses) -> Launch:
         known = addresses.get(name, {})
