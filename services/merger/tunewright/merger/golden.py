@@ -20,8 +20,8 @@ from tunewright.merger.probes import render
 
 GOLDEN = "golden.json"
 
-_LOSS_MARGIN = 0.05
-"""Nats per token that rounding of the quantised base may cost an adapter that was hardly trained."""
+_KL_MARGIN = 0.01
+"""Nats that rounding of the quantised base may cost an adapter that was hardly trained."""
 
 
 class GoldenPrompt(BaseModel):
@@ -42,8 +42,6 @@ class GoldenAgreement:
 
     agreement: float
     """Share of the recorded answers' tokens that are the model's first choice too, 0 to 1."""
-    loss: float
-    """Mean negative log-likelihood of the recorded answers' tokens, nats."""
     first_step_kl: float
     """Mean KL(record ‖ model) over the recorded top tokens of each first step, nats."""
     tokens: int
@@ -76,18 +74,15 @@ def read_golden(adapter: Path, tokenizer: PreTrainedTokenizerBase) -> list[Golde
 
 def replay(model: Any, prompts: list[GoldenPrompt]) -> GoldenAgreement:  # noqa: ANN401 - a transformers or PEFT model
     """Return how well a model repeats the record, each recorded token asked with the recorded ones before it."""
-    agreeing: list[torch.Tensor] = []
-    losses: list[torch.Tensor] = []
-    kls = [0.0]
+    agreeing, tokens, kl = 0, 0, 0.0
     for prompt in prompts:
-        start, answer = len(prompt.prompt_token_ids), torch.tensor(prompt.continuation_token_ids, dtype=torch.long)
-        logits = logits_T_V(model, prompt.prompt_token_ids + prompt.continuation_token_ids[:-1])[start - 1 :]
-        answered = logits[: len(answer)]
-        agreeing.append(answered.argmax(-1) == answer)
-        losses.append(torch.nn.functional.cross_entropy(answered, answer, reduction="none"))
-        kls.append(_first_step_kl(prompt, logits[:1]))
-    same, loss = torch.cat(agreeing).double(), torch.cat(losses).double()
-    return GoldenAgreement(float(same.mean()), float(loss.mean()), sum(kls) / len(prompts), len(same))
+        start, answer = len(prompt.prompt_token_ids), prompt.continuation_token_ids
+        logits = logits_T_V(model, prompt.prompt_token_ids + answer[:-1])[start - 1 :]
+        chosen = logits.argmax(-1).tolist()[: len(answer)]
+        agreeing += sum(mine == theirs for mine, theirs in zip(chosen, answer, strict=True))
+        tokens += len(answer)
+        kl += _first_step_kl(prompt, logits[:1])
+    return GoldenAgreement(agreeing / max(1, tokens), kl / len(prompts), tokens)
 
 
 def refuse_another_model(adapted: GoldenAgreement, plain: GoldenAgreement, min_agreement: float) -> None:
@@ -99,7 +94,7 @@ def refuse_another_model(adapted: GoldenAgreement, plain: GoldenAgreement, min_a
         min_agreement: smallest share of the record's tokens that base + adapter must name first too.
 
     Raises:
-        Refused: too little is repeated, or the adapter makes the record less likely than the base alone does.
+        Refused: too little is repeated, or the adapter leads the base away from the record on both counts.
     """
     remedy = "The adapter's files, its settings or the base were changed: merge the artifacts as they were made."
     if adapted.agreement < min_agreement:
@@ -108,10 +103,12 @@ def refuse_another_model(adapted: GoldenAgreement, plain: GoldenAgreement, min_a
             f"{adapted.tokens} answer tokens that the trainer recorded, {min_agreement:.0%} are needed",
             remedy=remedy,
         )
-    if adapted.loss > plain.loss + _LOSS_MARGIN:
+    farther = adapted.first_step_kl > plain.first_step_kl + _KL_MARGIN
+    if farther and adapted.agreement < plain.agreement:
         raise Refused(
-            f"base + adapter is not the model that was trained: the adapter moves the base away from the answers that "
-            f"the trainer recorded ({plain.loss:.3f} nats per token without it, {adapted.loss:.3f} with it)",
+            "base + adapter is not the model that was trained: the adapter moves the base away from what the trainer "
+            f"recorded (KL {plain.first_step_kl:.3g} nats without it, {adapted.first_step_kl:.3g} with it; "
+            f"tokens repeated {plain.agreement:.0%} without it, {adapted.agreement:.0%} with it)",
             remedy=remedy,
         )
 
