@@ -164,9 +164,11 @@ def test_an_undeployed_engine_is_gone_and_so_is_its_record(service: ServiceProce
 
 def test_an_engine_whose_processes_are_killed_comes_back_by_itself(service: ServiceProcess) -> None:
     family = service.engine_processes()
-    for process in family:
-        if "VLLM::EngineCore" in process.cmdline()[0] or process.cmdline()[1:3] == ["-m", ENGINE_MODULE]:
-            process.kill()
+    commands = [(process, process.cmdline()) for process in family]
+    victims = [p for p, words in commands if "VLLM::EngineCore" in words[0] or words[1:3] == ["-m", ENGINE_MODULE]]
+    assert len(victims) == 2
+    for process in victims:
+        process.kill()
     recovering = service.wait("tiny", "RECOVERING")
     assert recovering.endpoint == ""
     assert recovering.failure.reason == "ENGINE_DIED"
@@ -212,10 +214,12 @@ def test_sigterm_lets_a_running_answer_end_before_the_engine_does(
     processes = service.engine_processes()
     events = stream(service.get("tiny"), max_tokens=380, verify=trust)
     received = [next(events)]
+    began = time.monotonic()
     with ThreadPoolExecutor(1) as pool:
         ended = pool.submit(service.terminate)
         received += list(events)
         assert ended.result() == 0
+    assert time.monotonic() - began < 15, "it did not sit out its grace of 20 s"
     assert received[-1] == "[DONE]"
     assert len(received) > 380
     assert psutil.wait_procs(processes, timeout=5)[1] == []

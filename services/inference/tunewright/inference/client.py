@@ -3,6 +3,7 @@
 Connects to loopback or the bound address, and checks the certificate against the name that others use (`engine_host`).
 """
 
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ class EngineClient:
 
     def __init__(self, bind: str, port: int, key: str, *, authority: Path | None = None, host: str = "") -> None:
         address = "127.0.0.1" if bind in {"", "0.0.0.0", "::"} else bind  # noqa: S104 - compared, not bound
+        self._address = (address, port)
         shown = f"[{address}]" if ":" in address else address
         verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=authority) if authority else False
         self._extensions: dict[str, Any] = {"sni_hostname": host} if authority else {}
@@ -52,6 +54,14 @@ class EngineClient:
     def close(self) -> None:
         """Close its connections."""
         self._http.close()
+
+    def listens(self) -> bool:
+        """Return True if its port takes connections."""
+        try:
+            socket.create_connection(self._address, timeout=1.0).close()
+        except OSError:
+            return False
+        return True
 
     def healthy(self, timeout: float) -> bool:
         """Return True if the engine says that it lives. `timeout` in seconds, here and below."""

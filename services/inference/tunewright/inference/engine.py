@@ -21,6 +21,7 @@ _POLL_SECONDS = 0.25
 _HEALTH_SECONDS = 10.0
 _METRICS_SECONDS = 5.0
 _PROVE_SECONDS = 120.0
+_FLUSH_SECONDS = 2.0
 _TOKEN_COUNTERS = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
 
 
@@ -147,9 +148,17 @@ class Engine:
             )
 
     def drain(self) -> None:
-        """Ask it to finish its running answers and end; wait for that within the grace."""
+        """Ask it to finish its running answers and end; wait for that within the grace.
+
+        vLLM finishes all answers, then closes its port, then waits for idle connections of clients to close, for ever
+        if they are TLS. So a closed port means that all is done but the last bytes, which have two seconds.
+        """
         self._process.terminate()
-        self._process.wait(self._grace + 2)
+        deadline = time.monotonic() + self._grace
+        while self._process.wait(_POLL_SECONDS) is None and time.monotonic() < deadline:
+            if not self.client.listens():
+                self._process.wait(_FLUSH_SECONDS)
+                return
 
     def _is_up(self) -> bool:
         with contextlib.suppress(httpx.TransportError):
