@@ -17,7 +17,7 @@ from tunewright.chassis.reporter import StageReporter
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny_model"
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
-MakeAdapter = Callable[..., Path]
+torch.set_num_threads(1)  # the tiny model's matrices are too small to share, and other tests want the cores
 
 
 def conversation(number: int) -> list[dict[str, str]]:

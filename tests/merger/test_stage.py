@@ -112,6 +112,18 @@ def test_the_merged_folder_loads_plainly_and_answers_as_the_trained_model_did(
     assert int(model(torch.tensor([ids])).logits[0, -1].argmax()) == golden["continuation_token_ids"][0]
 
 
+def test_the_merged_model_also_stops_where_it_was_taught_to(
+    run: Callable[..., Any], adapter: Path, tmp_path: Path
+) -> None:
+    taught = tmp_path / "taught"
+    shutil.copytree(adapter, taught)
+    golden = json.loads((taught / "golden.json").read_text("utf-8"))
+    (taught / "golden.json").write_text(json.dumps({**golden, "end_token_ids": [256, 258]}), "utf-8")
+    _, output, events = run(taught)
+    assert json.loads((output / "generation_config.json").read_text("utf-8"))["eos_token_id"] == [258, 256]
+    assert [event["data"]["added"] for event in events if event["type"] == "end_tokens"] == [[256]]
+
+
 def test_two_runs_make_the_same_files_to_the_byte(run: Callable[..., Any], adapter: Path) -> None:
     (_, first, _), (_, second, _) = run(adapter), run(adapter)
     names = sorted(path.name for path in first.iterdir())

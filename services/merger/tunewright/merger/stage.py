@@ -4,7 +4,6 @@ Knows no transport and no store.
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,15 +16,14 @@ from tunewright.chassis.errors import InvalidSpec, Refused
 from tunewright.chassis.stage import Reporter
 from tunewright.merger.adapter_config import AdapterConfig, read_adapter_config
 from tunewright.merger.card import model_card
+from tunewright.merger.companions import add_end_tokens, copy_companions
 from tunewright.merger.comparison import Agreement, ReferenceLogits, choose_machine, plain_model, unmerged_model
-from tunewright.merger.golden import GOLDEN, GoldenAgreement, read_golden, refuse_another_model, replay
+from tunewright.merger.golden import GoldenAgreement, read_golden, refuse_another_model, replay
 from tunewright.merger.headers import TensorInfo
 from tunewright.merger.lineage import check_lineage, check_settings, manifests_of
 from tunewright.merger.plan import MergePlan, plan_merge
 from tunewright.merger.probes import load_tokenizer, make_probes, read_conversations
 from tunewright.merger.safety import (
-    COMPANIONS,
-    TOKENIZER_FILES,
     chat_template,
     check_folder,
     read_json,
@@ -57,7 +55,9 @@ def run(spec: MergeSpec, inputs: Mapping[str, Path], output_dir: Path, report: R
     report.event("plan", f"{len(plan.changes)} of {len(tensors)} tensors change.", changed=len(plan.changes))
 
     _write(plan, spec, output_dir, report)
-    _copy_companions(base, adapter, output_dir)
+    copy_companions(base, adapter, output_dir)
+    if added := add_end_tokens(output_dir):
+        report.event("end_tokens", f"The model now also stops at tokens {added}, as it was trained to.", added=added)
 
     machine = choose_machine(sum(tensor.size_bytes for tensor in tensors), _main_dtype(tensors))
     steps = _ProbeProgress(report, 2 * len(probes))
@@ -111,18 +111,6 @@ def _write(plan: MergePlan, spec: MergeSpec, output_dir: Path, report: Reporter)
         report.progress(done, total, unit="tensors")
 
     write_merged(plan, output_dir, spec.max_shard_bytes, on_tensor)
-
-
-def _copy_companions(base: Path, adapter: Path, output_dir: Path) -> None:
-    """Copy the tokenizer that was trained with, from the adapter, and everything else from the base."""
-    from_adapter = {name for name in COMPANIONS if (adapter / name).is_file() and name != "config.json"}
-    has_tokenizer = bool(from_adapter & set(TOKENIZER_FILES))
-    for name in COMPANIONS:
-        source = adapter if has_tokenizer and name in from_adapter else base
-        if (source / name).is_file():
-            shutil.copyfile(source / name, output_dir / name)
-    if (adapter / GOLDEN).is_file():
-        shutil.copyfile(adapter / GOLDEN, output_dir / GOLDEN)
 
 
 class _ProbeProgress:
