@@ -35,7 +35,7 @@ def add_adapters(model: Any, spec: TrainingSpec) -> Any:  # noqa: ANN401 - PEFT 
         r=spec.lora_r,
         lora_alpha=int(alpha) if alpha.is_integer() else alpha,  # type: ignore[arg-type] # PEFT divides it, no more
         lora_dropout=spec.lora_dropout,
-        target_modules=ALL_LINEAR if everything else list(spec.target_modules),
+        target_modules=linear_names(model) if everything else list(spec.target_modules),
         bias="none",
         task_type="CAUSAL_LM",
     )

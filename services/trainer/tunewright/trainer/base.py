@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bitsandbytes.nn.modules import Linear4bit
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from tunewright.artifacts import IntegrityError, Manifest
@@ -137,7 +138,7 @@ def load_base(directory: Path, spec: TrainingSpec, device: Device) -> tuple[Any,
         if "out of memory" in str(error):
             raise OutOfResources(f"the base does not fit on {device.name}: {error}") from error
         raise InvalidData(f"the base does not load: {error}") from error
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InvalidData(f"the base does not load: {error}") from error
     model.requires_grad_(requires_grad=False)
     _keep_training_layout(model)

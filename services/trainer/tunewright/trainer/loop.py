@@ -85,7 +85,7 @@ class AdapterTrainer(SFTTrainer):
         keep_checkpoints: int,
         **arguments: Any,  # noqa: ANN401 - TRL's own
     ) -> None:
-        super().__init__(**arguments)  # type: ignore[no-untyped-call] # TRL's own
+        super().__init__(**arguments)
         self.remove_callback(PrinterCallback)
         adapters.to_float32(self.model)
         self.progress = progress

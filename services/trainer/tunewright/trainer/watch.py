@@ -59,11 +59,11 @@ class Watch(TrainerCallback):
         if not figures:
             return
         if "loss" in figures:
-            figures |= self._speed(state.global_step, state.max_steps)
+            figures |= self._speed(state.global_step, args.max_steps)
         figures["memory_bytes"] = float(self._device.peak_bytes())
         entry = {"step": state.global_step, "epoch": state.epoch or 0.0, "time": time.time(), **figures}
         self._trainer.progress.history.append(entry)
-        self._trainer.report.progress(state.global_step, state.max_steps, unit="steps", **figures)
+        self._trainer.report.progress(state.global_step, args.max_steps, unit="steps", **figures)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
         """Keep the best adapter; stop when evaluations stop improving."""
