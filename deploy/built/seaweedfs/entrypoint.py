@@ -27,7 +27,8 @@ def main() -> int:
         weed, "server", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3.ip.bind=0.0.0.0", f"-dir={DATA}",
         "-master.peers=none",  # without it a restart waits 15 s for an election
         "-master.telemetry=false", "-volume.max=0",  # with a fixed number the first puts hang
-        "-s3.port=8333", "-s3.port.https=9000", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={config}", "-s3.allowDeleteBucketNotEmpty=false",
+        "-s3.port=8333", "-s3.port.https=9000", "-s3.port.iceberg=0", "-s3.port.lance=0",
+        f"-s3.config={config}", "-s3.allowDeleteBucketNotEmpty=false",
         f"-s3.cert.file={CREDENTIALS}/tls/object-store.pem", f"-s3.key.file={CREDENTIALS}/tls/object-store.key",
     ]  # fmt: skip
     server = subprocess.Popen(command)
