@@ -22,6 +22,7 @@ class Engine(ThreadingHTTPServer):
     """The server; `aborted` counts the answers whose reader went away, `asked` keeps the models that were asked."""
 
     daemon_threads = True
+    request_queue_size = 512
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -38,6 +39,7 @@ class Engine(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: Engine
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         pass

@@ -1,5 +1,6 @@
 """Recipes are checked key by key against the protos."""
 
+import json
 from typing import Any
 
 import pytest
@@ -73,8 +74,15 @@ def test_null_and_missing_sections_mean_the_rooms_defaults() -> None:
 
 
 def test_a_recipe_written_and_parsed_again_is_the_same() -> None:
-    recipe = parse(_recipe(training={"lora_r": 8, "target_modules": ["q_proj"]}, base_revision="main"))
-    assert parse(recipe.to_document()) == recipe
+    sections = {
+        "training": {"lora_r": 8, "target_modules": ["q_proj"], "learning_rate": 2e-4, "packing": False},
+        "merging": {"max_shard_bytes": 2**40},
+        "deployment": {"kv_cache_bytes": 64 << 20, "enforce_eager": True},
+    }
+    recipe = parse(_recipe(**sections, base_revision="main"))
+    document = json.loads(json.dumps(recipe.to_document()))
+    assert parse(document) == recipe
+    assert {name: document[name] for name in sections} == sections
 
 
 @pytest.mark.parametrize("name", ["Bot", "", "a b", "-bot", "bot-", "b" * 49, "bot-base", 7, None, "a/b"])

@@ -12,7 +12,6 @@ from typing import Any, TypeVar, cast
 
 import yaml
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from tunewright.artifacts import ArtifactRef, InvalidRef, Kind
@@ -83,8 +82,15 @@ class Recipe:
             document["base_revision"] = self.base_revision
         document["data"] = [{"file": f"{FILE_PREFIX}{ref.id}"} for ref in self.uploads]
         for name, message in self.sections.items():
-            document[name] = MessageToDict(message, preserving_proto_field_name=True)
+            document[name] = _values(message)
         return document
+
+
+def _values(message: Message) -> dict[str, Any]:
+    """Return the fields that are set. Not MessageToDict: that writes whole numbers of 64 bits as text."""
+    return {
+        descriptor.name: list(value) if descriptor.is_repeated else value for descriptor, value in message.ListFields()
+    }
 
 
 def parse(document: object) -> Recipe:

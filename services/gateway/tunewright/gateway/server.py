@@ -34,6 +34,8 @@ from tunewright.gateway.views import RunViews
 
 _CONNECT_SECONDS = 5.0
 _BACKLOG = 2048
+_IDLE_SECONDS = 2.0
+"""Shorter than the 5 s after which vLLM closes idle connections: else a request may meet the closing one."""
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +120,7 @@ def build(settings: GatewaySettings) -> State:
 
 def _engines(settings: GatewaySettings) -> httpx.AsyncClient:
     """Return the pool of connections to the engines; as many as completions may be under way."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=_IDLE_SECONDS)
     timeout = httpx.Timeout(settings.engine_read_timeout_seconds, connect=_CONNECT_SECONDS, pool=None)
     return httpx.AsyncClient(limits=limits, timeout=timeout, verify=_engine_tls(settings), trust_env=False)
 
