@@ -101,9 +101,11 @@ def _place(value: float, top: float) -> float:
 
 
 def _nice_top(value: float) -> float:
-    """Return the next of 1, 2, 4, 8, 16, … × 0.5 above a value, so that ticks are round."""
+    """Return the next of 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, … above a value: a quarter of it is a round tick."""
     top = 0.5
     while top < value:
+        if 1.5 * top >= value:
+            return 1.5 * top
         top *= 2
     return top
 
