@@ -26,12 +26,14 @@ def main() -> int:
     command = [
         weed, "server", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3.ip.bind=0.0.0.0", f"-dir={DATA}",
         "-master.peers=none",  # without it a restart waits 15 s for an election
-        "-master.telemetry=false", "-volume.max=0",  # with a fixed number the first puts hang
+        "-master.telemetry=false",
+        "-master.volumeSizeLimitMB=1024", "-volume.max=2000",  # small and many: a volume is 30 GB by default
         "-s3.port=8333", "-s3.port.https=9000", "-s3.port.iceberg=0", "-s3.port.lance=0",
         f"-s3.config={config}", "-s3.allowDeleteBucketNotEmpty=false",
         f"-s3.cert.file={CREDENTIALS}/tls/object-store.pem", f"-s3.key.file={CREDENTIALS}/tls/object-store.key",
     ]  # fmt: skip
-    server = subprocess.Popen(command)
+    # A bucket takes as many volumes at its first write; the default is 7.
+    server = subprocess.Popen(command, env=os.environ | {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"})
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.kill())
     return server.wait()

@@ -88,7 +88,9 @@ def _store(folder: StackFolder, config: StackConfig) -> Service:
         _write_store_secrets(folder.store, config)
         ports = {name: address.rpartition(":")[2] for name, address in known.items()}
         command = [weed_program(), *_weed_arguments(ports)]
-        return Launch(command=command, environment=inherited(), directory=folder.store, addresses=known)
+        # A bucket takes as many volumes at its first write; the default is 7.
+        environment = inherited() | {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
+        return Launch(command=command, environment=environment, directory=folder.store, addresses=known)
 
     return Service(name="store", after=(), launch=launch, ready=_store_ready, grace_seconds=2)
 
@@ -101,7 +103,8 @@ def _weed_arguments(ports: Mapping[str, str]) -> list[str]:
         "-master.peers=none",  # else a restart waits 15 s for other masters
         "-master.telemetry=false",
         f"-volume.port={ports['volume']}", f"-volume.port.grpc={ports['volume.grpc']}",
-        "-volume.max=0",  # as many as the disk holds; with a fixed number the first puts hang
+        # Small volumes, and many: 30 GB each, its default, a disk of 60 GB is full after two.
+        "-master.volumeSizeLimitMB=1024", "-volume.max=2000",
         "-filer", f"-filer.port={ports['filer']}", f"-filer.port.grpc={ports['filer.grpc']}",
         "-filer.localSocket=filer.sock", "-filer.disableHttp",
         "-s3", f"-s3.port={ports['s3']}", f"-s3.port.grpc={ports['s3.grpc']}", "-s3.config=s3.json",
