@@ -164,6 +164,7 @@ class AdapterTrainer(SFTTrainer):
             "scheduler": self.lr_scheduler.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else None,
             "generators": generators,
+            "epoch": self.state.epoch,
             "unlogged": {
                 "loss": float(self._tr_loss),
                 "steps": self.state.global_step - self._globalstep_last_logged,
@@ -188,7 +189,7 @@ class AdapterTrainer(SFTTrainer):
         self.best_weights = checkpoint.tensors("best") if checkpoint.has("best") else None
         for name, value in state["progress"].items():
             setattr(self.progress, name, value)
-        self.state.global_step = checkpoint.step
+        self.state.global_step, self.state.epoch = checkpoint.step, state["epoch"]
         self.state.max_steps = self.args.max_steps
         self._unlogged = state["unlogged"]
 

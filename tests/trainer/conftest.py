@@ -1,0 +1,75 @@
+"""What the trainer's tests share: one thread, small conversations, and one memorising run that many tests look at."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trainer.reporting import Recorder
+from tunewright.artifacts import Manifest
+from tunewright.trainer.spec import TrainingSpec
+from tunewright.trainer.stage import run
+
+TINY_MODEL = Path(__file__).parents[1] / "fixtures" / "tiny_model"
+Conversation = list[dict[str, str]]
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _one_thread() -> Iterator[None]:
+    """Tiny matrices on many threads only wait for each other: ten times slower on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class Trained:
+    manifest: Manifest
+    output: Path
+    report: Recorder
+
+    @property
+    def golden(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads((self.output / "golden.json").read_bytes())
+        return document
+
+
+def exchange(question: str, answer: str) -> Conversation:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def letters(count: int, shift: int = 0) -> list[Conversation]:
+    """Return `count` (up to 8) conversations that a tiny model can learn by heart; `shift` makes the answers wrong."""
+    return [exchange(chr(65 + n) * 6, chr(97 + (n + shift) % 8) * 4) for n in range(count)]
+
+
+def write_dataset(folder: Path, train: Sequence[Conversation], validation: Sequence[Conversation] = ()) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, conversations in (("train", train), ("validation", validation)):
+        rows = [{"id": f"{name}-{n}", "messages": messages} for n, messages in enumerate(conversations)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+def train(folder: Path, dataset: Path, base: Path = TINY_MODEL, report: Recorder | None = None, **spec: Any) -> Trained:  # noqa: ANN401
+    """Run the stage; small steps unless `spec` says otherwise."""
+    small = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "learning_rate": 1e-2, "max_steps": 2}
+    output = folder / "output"
+    output.mkdir(parents=True)
+    recorder = report or Recorder(folder / "checkpoints")
+    manifest = run(TrainingSpec.from_mapping({**small, **spec}), {"dataset": dataset, "base": base}, output, recorder)
+    return Trained(manifest, output, recorder)
+
+
+@pytest.fixture(scope="session")
+def memorised(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A run that learns 8 rows by heart; the same rows are held out, so that the loss shows it."""
+    folder = tmp_path_factory.mktemp("memorised")
+    torch.set_num_threads(1)
+    dataset = write_dataset(folder / "dataset", letters(8), letters(8))
+    return train(folder, dataset, max_steps=50, lora_dropout=0.0, eval_steps=25)
