@@ -1,0 +1,107 @@
+"""The trainer behind its RPC: the job trains in a child process, and what cannot work is refused before it starts."""
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.conftest import TINY_MODEL, letters, write_dataset
+from tunewright.artifacts import ArtifactRef, Kind, Manifest, MemoryStore, seal
+from tunewright.artifacts.transfer import commit, load_manifest
+from tunewright.chassis.errors import InvalidSpec, NotFound
+from tunewright.chassis.jobs import JobRunner
+from tunewright.chassis.records import ref_from_proto, ref_to_proto
+from tunewright.chassis.settings import ServiceSettings
+from tunewright.trainer.service import STAGES, TrainingService
+from tunewright.v1 import job_pb2, training_pb2
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def jobs(store: MemoryStore, tmp_path: Path) -> Iterator[JobRunner]:
+    runner = JobRunner("trainer", STAGES, store, ServiceSettings(work_dir=tmp_path / "work"))
+    yield runner
+    runner.drain()
+
+
+@pytest.fixture
+def dataset(store: MemoryStore, tmp_path: Path) -> ArtifactRef:
+    folder = write_dataset(tmp_path / "dataset", letters(8), letters(4))
+    return commit(store, seal(Manifest(kind=Kind.DATASET, created_by="dataprep"), folder, {}), folder)
+
+
+@pytest.fixture
+def base(store: MemoryStore, tmp_path: Path) -> ArtifactRef:
+    folder = Path(shutil.copytree(TINY_MODEL, tmp_path / "model"))
+    draft = Manifest(kind=Kind.MODEL, created_by="merger", base_model="org/tiny", base_revision="r1")
+    return commit(store, seal(draft, folder, {}), folder)
+
+
+def submit(jobs: JobRunner, dataset: ArtifactRef, base: ArtifactRef, **request: object) -> job_pb2.Job:
+    message = training_pb2.SubmitTrainingRequest(
+        dataset=ref_to_proto(dataset),
+        base=ref_to_proto(base),
+        **request,  # type: ignore[arg-type] # proto fields
+    )
+    return TrainingService(jobs).SubmitTraining(message, None).job  # type: ignore[arg-type] # the context is not used
+
+
+def finished(jobs: JobRunner, job: job_pb2.Job) -> job_pb2.Job:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        found = jobs.get(job.job_id)
+        if found.state not in {job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING}:
+            return found
+        time.sleep(0.1)
+    raise TimeoutError(job.job_id)
+
+
+def test_a_job_ends_in_an_adapter_with_its_lineage(
+    jobs: JobRunner, store: MemoryStore, dataset: ArtifactRef, base: ArtifactRef
+) -> None:
+    spec = training_pb2.TrainingSpec(max_steps=2, learning_rate=1e-3)
+    job = finished(jobs, submit(jobs, dataset, base, spec=spec))
+    assert job.state == job_pb2.JOB_STATE_SUCCEEDED, job.failure
+    manifest = load_manifest(store, ref_from_proto(job.result))
+    assert manifest.kind is Kind.ADAPTER
+    assert manifest.parents == {"dataset": str(dataset), "base": str(base)}
+    assert (manifest.base_model, manifest.base_revision) == ("org/tiny", "r1")
+    assert {"torch", "transformers", "peft", "trl", "bitsandbytes"} <= manifest.packages.keys()
+    assert submit(jobs, dataset, base, spec=spec).result == job.result
+
+
+def test_references_of_the_wrong_kind_are_refused(jobs: JobRunner, dataset: ArtifactRef, base: ArtifactRef) -> None:
+    with pytest.raises(InvalidSpec, match=r"base: expected a reference to models/…, found datasets/"):
+        submit(jobs, dataset, dataset)
+    with pytest.raises(InvalidSpec, match=r"dataset: expected a reference to datasets/…, found models/"):
+        submit(jobs, base, base)
+
+
+def test_a_wrong_setting_is_refused_before_anything_starts(
+    jobs: JobRunner, dataset: ArtifactRef, base: ArtifactRef
+) -> None:
+    with pytest.raises(InvalidSpec, match="learning_rate"):
+        submit(jobs, dataset, base, spec=training_pb2.TrainingSpec(learning_rate=7))
+    assert not jobs.jobs(1)
+
+
+def test_validation_only_starts_nothing_and_finds_what_is_missing(
+    jobs: JobRunner, dataset: ArtifactRef, base: ArtifactRef
+) -> None:
+    assert submit(jobs, dataset, base, validate_only=True).job_id
+    assert not jobs.jobs(1)
+    with pytest.raises(NotFound, match="input 'base'"):
+        submit(jobs, dataset, ArtifactRef(Kind.MODEL, "0" * 64), validate_only=True)
+
+
+def test_the_server_side_never_imports_torch() -> None:
+    code = "import sys, tunewright.trainer.service; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
