@@ -4,6 +4,7 @@ Knows nothing of how the models came about.
 """
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,20 +49,22 @@ def held_out(gateway: Gateway, run: dict[str, Any], count: int) -> list[dict[str
 
 
 def ask_both(endpoint: Endpoint, run: dict[str, Any], rows: list[dict[str, Any]]) -> list[Answer]:
-    """Return both models' answers to each row's conversation up to its last turn.
+    """Return both models' answers to each row's conversation up to its last turn; all are asked at once.
 
     Raises:
         CliError: a model does not answer.
     """
-    with openai.OpenAI(base_url=f"{endpoint.url}/v1", api_key=endpoint.api_key, timeout=300) as client:
+    with (
+        openai.OpenAI(base_url=f"{endpoint.url}/v1", api_key=endpoint.api_key, timeout=300) as client,
+        ThreadPoolExecutor(2 * len(rows) or 1) as pool,
+    ):
+        base = pool.map(lambda row: _ask(client, run["base_model"], row["messages"][:-1]), rows)
+        tuned = pool.map(lambda row: _ask(client, run["name"], row["messages"][:-1]), rows)
         return [
             Answer(
-                question=row["messages"][-2]["content"],
-                expected=row["messages"][-1]["content"],
-                base=_ask(client, run["base_model"], row["messages"][:-1]),
-                tuned=_ask(client, run["name"], row["messages"][:-1]),
+                question=row["messages"][-2]["content"], expected=row["messages"][-1]["content"], base=one, tuned=two
             )
-            for row in rows
+            for row, one, two in zip(rows, base, tuned, strict=True)
         ]
 
 

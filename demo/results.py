@@ -12,7 +12,6 @@ import psutil
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.panel import Panel
 from rich.table import Table
 
 from demo.questions import Answer
@@ -21,7 +20,7 @@ from tunewright.cli.console import duration, size
 from tunewright.cli.stack import processes
 from tunewright.cli.stack.folder import StackFolder
 
-SHOWN_CHARACTERS = 320
+SHOWN_CHARACTERS = 180
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +49,14 @@ def gather(gateway: Gateway, run: dict[str, Any], stack: StackFolder) -> Facts:
         CliError: the gateway does not answer.
     """
     manifests = {stage: gateway.get(f"/v1/artifacts/{ref}") for stage, ref in run["artifacts"].items()}
-    serving = processes.left_behind(stack.config().stack_id, "inference")
+    inference = stack.status().services.get("inference")
+    service = inference.process.find() if inference and inference.process else None
     return Facts(
         run=run,
         manifests=manifests,
         url=gateway.endpoint.url,
         stack=str(stack.path),
-        serving_bytes=sum(_memory(process) for process in serving),
+        serving_bytes=sum(_memory(process) for process in processes.with_descendants([service] if service else [])),
     )
 
 
@@ -100,6 +100,7 @@ def summary(facts: Facts, answers: list[Answer], steps: Mapping[str, float]) -> 
         "merge_top1_agreement": merge.get("merge_top1_agreement"),
         "seconds": _stage_seconds(facts.run),
         "steps_seconds": dict(steps),
+        "serving_after_seconds": round(sum(steps.values()) - steps.get("answers", 0.0), 2),
         "total_seconds": round(sum(steps.values()), 2),
         "made_in_seconds": {stage: found.get("stage_seconds") for stage, found in made.items()},
         "peak_rss_bytes": {stage: found.get("stage_peak_rss_bytes") for stage, found in made.items()},
@@ -123,9 +124,11 @@ def show(document: Mapping[str, Any], console: Console) -> None:
     table.add_row("held-out loss", _losses(document))
     table.add_row("merge", _merge(document))
     table.add_row("stages", _stages(document))
-    table.add_row("answers", _answers(document["answers"]))
     console.print(table)
-    console.print(Panel(_next(document), title="it answers", border_style="green"))
+    console.print(_answers(document["answers"]))
+    console.rule("[bold green]it answers[/]", style="green")
+    for line in _next_lines(document):
+        console.print(line, soft_wrap=True)  # unbroken, so that it can be copied
 
 
 def _rows(document: Mapping[str, Any]) -> str:
@@ -164,13 +167,14 @@ def _stages(document: Mapping[str, Any]) -> Table:
         made, peak = document["made_in_seconds"].get(stage), document["peak_rss_bytes"].get(stage)
         table.add_row(stage, duration(seconds), duration(made) if made else "", size(peak) if peak else "")
     table.add_row("[dim]serving both[/]", "", "", size(document["serving_bytes"]))
+    table.add_row("[dim]until it answered[/]", duration(document["serving_after_seconds"]), "", "")
     table.add_row("[dim]whole demo[/]", duration(document["total_seconds"]), "", "")
     return table
 
 
 def _answers(answers: list[dict[str, str]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_lines=True, pad_edge=False, show_edge=False)
-    for column in ("held-out question", "base", "tuned", "held-out answer"):
+    table = Table(box=box.ROUNDED, show_lines=True, expand=True)
+    for column in ("held-out question", "base", "[green]tuned[/]", "held-out answer"):
         table.add_column(column, ratio=1, overflow="fold")
     for answer in answers:
         table.add_row(*(_cut(answer[key]) for key in ("question", "base", "tuned", "expected")))
@@ -178,11 +182,8 @@ def _answers(answers: list[dict[str, str]]) -> Table:
 
 
 def _cut(text: str) -> str:
+    text = " ".join(text.split())
     return escape(text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS].rstrip() + " …")
-
-
-def _next(document: Mapping[str, Any]) -> str:
-    return "\n".join(_next_lines(document))
 
 
 def _next_lines(document: Mapping[str, Any]) -> Iterator[str]:

@@ -77,11 +77,11 @@ def demonstrate(recipe_path: Path, stack: StackFolder, out: Path, console: Conso
     """
     clock = Clock()
     recipe = load_recipe(recipe_path)
-    with clock.measure("inputs", console, "A base model and raw data, out of installed packages"):
-        make_inputs(recipe, stack, console)
     with clock.measure("up", console, "The stack, as local processes"):
         status = stack_commands.up(stack, stack_commands.UpOptions(), console)
         console.print(f"  {status.url} answers")
+    with clock.measure("inputs", console, "A base model and raw data, out of installed packages"):
+        make_inputs(recipe, stack, console)
     endpoint = find_endpoint(None, None, stack.path)
     with Gateway(endpoint) as gateway:
         with clock.measure("run", console, f"The run: {recipe_path.name}, over HTTP"):
@@ -109,9 +109,11 @@ def make_inputs(recipe: Recipe, stack: StackFolder, console: Console) -> None:
     raw = (recipe.path.parent / data[0]["path"]).resolve()
     counts = write_raw(raw)
     console.print(f"  {counts.rows} raw rows: {raw}")
-    # In a process of its own: what torch takes for the conversion is free again when training needs it.
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        folder = pool.submit(make_base_model, stack.models / base).result()
+    folder = stack.models / base
+    if not folder.is_dir():
+        # In a process of its own: what torch takes for the conversion is free again when training needs it.
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            pool.submit(make_base_model, folder).result()
     console.print(f"  base model: {folder}")
 
 

@@ -45,7 +45,7 @@ def endpoint(url: str) -> Endpoint:
 
 
 def test_the_summary_holds_the_figures_of_the_manifests() -> None:
-    document = summary(facts(), [], {"up": 5.0, "run": 400.25})
+    document = summary(facts(), [], {"up": 5.0, "run": 400.25, "answers": 2.0})
     assert json.loads(json.dumps(document)) == document
     assert (document["rows_in"], document["rows_out"]) == (3493, 1200)
     assert (document["base_eval_loss"], document["tuned_eval_loss"]) == (3.0, 1.75)
@@ -54,7 +54,7 @@ def test_the_summary_holds_the_figures_of_the_manifests() -> None:
     assert document["made_in_seconds"]["merge"] == 12.5
     assert document["peak_rss_bytes"]["evaluate"] == 2**30
     assert (document["endpoint"], document["model"]) == ("http://127.0.0.1:1/v1", "bot")
-    assert document["total_seconds"] == 405.25
+    assert (document["serving_after_seconds"], document["total_seconds"]) == (405.25, 407.25)
 
 
 def test_the_table_tells_rows_losses_answers_and_what_to_type_next(capsys: pytest.CaptureFixture[str]) -> None:

@@ -196,10 +196,12 @@ def _start_timed_out(folder: StackFolder, found: StackStatus) -> CliError:
 def _stop_without_supervisor(folder: StackFolder, stack_id: str) -> None:
     recorded = folder.status()
     everything = processes.left_behind(stack_id)
+    family = processes.with_descendants(everything)
     store_mark = recorded.services.get("store", ServiceStatus()).process
     store = [process for process in everything if store_mark and process.pid == store_mark.pid]
     processes.stop([p for p in everything if p not in store], grace_seconds=30)
-    processes.stop([*store, *processes.left_behind(stack_id)], grace_seconds=2)
+    orphans = [process for process in family if process.is_running() and process not in store]
+    processes.stop([*store, *orphans, *processes.left_behind(stack_id)], grace_seconds=2)
     if recorded.phase != "failed":
         recorded.phase, recorded.error = "stopped", ""
         for service in recorded.services.values():

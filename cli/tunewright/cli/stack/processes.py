@@ -86,6 +86,15 @@ def left_behind(stack_id: str, service: str | None = None) -> list[psutil.Proces
     return found
 
 
+def with_descendants(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Return the processes and all that they started, also those that cleared the marks from their environment."""
+    found: dict[int, psutil.Process] = {}
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            found |= {member.pid: member for member in (process, *process.children(recursive=True))}
+    return list(found.values())
+
+
 def stop(processes: Iterable[psutil.Process], *, grace_seconds: float) -> int:
     """Ask processes to end, wait, then kill what is left; return how many had to be killed."""
     processes = list(processes)

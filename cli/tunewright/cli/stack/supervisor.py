@@ -188,7 +188,9 @@ class Supervisor:
     def _stop_wave(self, wave: list[_Watch]) -> None:
         found = [watch.status.process.find() for watch in wave if watch.status.process]
         alive = [process for process in found if process is not None]
+        family = processes.with_descendants(alive)
         processes.stop(alive, grace_seconds=max(watch.service.grace_seconds for watch in wave))
+        processes.stop((member for member in family if member.is_running()), grace_seconds=1)
         for watch in wave:
             processes.stop(processes.left_behind(self._stack_id, watch.service.name), grace_seconds=1)
             if watch.child is not None:
