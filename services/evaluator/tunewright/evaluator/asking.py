@@ -73,11 +73,10 @@ async def ask(base: Endpoint, tuned: Endpoint, rows: list[Row], spec: Evaluation
         Unavailable: an endpoint stayed away beyond its patience.
         Interrupted: a stop was requested.
     """
-    sampled = rows[: spec.sample_count]
-    turnstile = _Turnstile(spec.concurrency, len(rows) + len(sampled), report)
-    scored = await turnstile.all([partial(_score, base, tuned, row) for row in rows])
-    results = [result for result in scored if isinstance(result, RowResult)]
-    too_long = [result for result in scored if isinstance(result, str)]
+    turnstile = _Turnstile(spec.concurrency, 3 * len(rows) + 2 * min(len(rows), spec.sample_count), report)
+    read = await turnstile.all([partial(_read, base, tuned, row) for row in rows])
+    fitting = [found for found in read if found.fits]
+    too_long = [found.row.id for found in read if not found.fits]
     if too_long:
         report.event(
             "rows_left_out",
@@ -85,12 +84,50 @@ async def ask(base: Endpoint, tuned: Endpoint, rows: list[Row], spec: Evaluation
             severity=Severity.WARNING,
             rows=len(too_long),
         )
-    if not results:
+    if not fitting:
         raise Refused("no held-out row fits into the engines' context", remedy="Raise deployment.max_model_len.")
-    fitting = {result.row.id for result in results}
-    chosen = [row for row in sampled if row.id in fitting]
-    samples = await turnstile.all([partial(_sample, base, tuned, row, spec) for row in chosen])
+    scores = await _of_both(base, tuned, turnstile, _score, fitting)
+    sampled = fitting[: spec.sample_count]
+    answers = await _of_both(base, tuned, turnstile, partial(_answer, max_tokens=spec.max_new_tokens), sampled)
+    results = [_result(found, *pair) for found, pair in zip(fitting, scores, strict=True)]
+    samples = [_sample(found.row, *pair) for found, pair in zip(sampled, answers, strict=True)]
     return Answers(results, samples, too_long)
+
+
+async def _of_both(
+    base: Endpoint,
+    tuned: Endpoint,
+    turnstile: "_Turnstile",
+    question: Callable[[Endpoint, "_ReadRow"], Awaitable[T]],
+    rows: list["_ReadRow"],
+) -> list[tuple[T, T]]:
+    """Return each row's answer of base and tuned.
+
+    Where one engine serves both (a base and its adapter), all of base's come first: vLLM 0.32 on a CPU lets an adapter
+    act on requests for the base that are under way at the same time.
+    """
+
+    def ask_all(endpoint: Endpoint) -> Awaitable[list[T]]:
+        return turnstile.all([partial(question, endpoint, row) for row in rows])
+
+    if base.target.endpoint == tuned.target.endpoint:
+        first, second = await ask_all(base), await ask_all(tuned)
+    else:
+        first, second = await _together(ask_all(base), ask_all(tuned))
+    return list(zip(first, second, strict=True))
+
+
+async def _together(first: Awaitable[T], second: Awaitable[T]) -> tuple[T, T]:
+    """Await both; where one fails, the other is cancelled before the error goes on."""
+    tasks = [asyncio.ensure_future(first), asyncio.ensure_future(second)]
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+    return tasks[0].result(), tasks[1].result()
 
 
 class _Turnstile:
@@ -115,12 +152,25 @@ class _Turnstile:
             self._report.raise_if_stopped()
             answer = await question()
         self._done += 1
-        self._report.progress(self._done, self._total, unit="rows")
+        self._report.progress(self._done, self._total, unit="questions")
         return answer
 
 
-async def _score(base: Endpoint, tuned: Endpoint, row: Row) -> RowResult | str:
-    """Return the row's scores, or its id if it is too long for one of the engines."""
+@dataclass(frozen=True, slots=True)
+class _ReadRow:
+    """A row as both engines read it."""
+
+    row: Row
+    tokens: Tokenized
+    max_model_len: int
+    """Of the smaller engine."""
+
+    @property
+    def fits(self) -> bool:
+        return len(self.tokens.ids) + _MARGIN_TOKENS <= self.max_model_len
+
+
+async def _read(base: Endpoint, tuned: Endpoint, row: Row) -> _ReadRow:
     read, read_by_tuned = await asyncio.gather(tokenize_row(base, row), tokenize_row(tuned, row))
     if (read.ids, read.spans) != (read_by_tuned.ids, read_by_tuned.spans):
         raise Refused(
@@ -128,25 +178,25 @@ async def _score(base: Endpoint, tuned: Endpoint, row: Row) -> RowResult | str:
             "different tokens, so their losses cannot be compared",
             remedy="Both must be served with the same tokenizer and chat template.",
         )
-    if len(read.ids) + _MARGIN_TOKENS > min(read.max_model_len, read_by_tuned.max_model_len):
-        return row.id
-    scores = await asyncio.gather(*(_score_one(endpoint, read) for endpoint in (base, tuned)))
-    return RowResult(row, read.answer_tokens, read.left_out, scores[0], scores[1])
+    return _ReadRow(row, read, min(read.max_model_len, read_by_tuned.max_model_len))
 
 
-async def _score_one(endpoint: Endpoint, read: Tokenized) -> Score:
-    tokens = await endpoint.score(read.ids)
+async def _score(endpoint: Endpoint, read: _ReadRow) -> Score:
+    tokens = await endpoint.score(read.tokens.ids)
     # Place p of the row is entry p - 1: the first token is not scored.
-    answer = [tokens[place - 1] for start, end in read.spans for place in range(start, end)]
+    answer = [tokens[place - 1] for start, end in read.tokens.spans for place in range(start, end)]
     return Score(-sum(token.logprob for token in answer), sum(token.rank == 1 for token in answer))
 
 
-async def _sample(base: Endpoint, tuned: Endpoint, row: Row, spec: EvaluationSpec) -> Sample:
-    last = row.answers[-1]
-    prompt, reference = row.turns(last), row.messages[last].content
-    room = [await endpoint.tokenize(prompt, generate=True) for endpoint in (base, tuned)]
-    free = min(spec.max_new_tokens, *(tokens.max_model_len - len(tokens.ids) for tokens in room))
-    base_answer, tuned_answer = await asyncio.gather(base.answer(prompt, free), tuned.answer(prompt, free))
-    return Sample(
-        row, reference, base_answer, tuned_answer, overlap(base_answer, reference), overlap(tuned_answer, reference)
-    )
+async def _answer(endpoint: Endpoint, read: _ReadRow, *, max_tokens: int) -> str:
+    last_start, _ = read.tokens.spans[-1]  # tokens of the prompt before the last answer
+    return await endpoint.answer(read.row.turns(read.row.answers[-1]), min(max_tokens, read.max_model_len - last_start))
+
+
+def _result(read: _ReadRow, base: Score, tuned: Score) -> RowResult:
+    return RowResult(read.row, read.tokens.answer_tokens, read.tokens.left_out, base, tuned)
+
+
+def _sample(row: Row, base: str, tuned: str) -> Sample:
+    reference = row.messages[row.answers[-1]].content
+    return Sample(row, reference, base, tuned, overlap(base, reference), overlap(tuned, reference))

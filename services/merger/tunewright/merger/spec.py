@@ -5,8 +5,8 @@ from pydantic import Field
 from tunewright.chassis.spec import Spec
 
 DEFAULT_MAX_KL = 0.003
-"""Nats per token. Rounding the merged weights to bf16 costs 0.0002 on SmolLM2-135M after a real QLoRA run (0.00001 on the
-tests' tiny model); a scaling that is wrong by a tenth costs 0.009, one that is wrong by half 0.24."""
+"""Nats per token. Rounding the merged weights to bf16 costs 0.0002 on SmolLM2-135M after a real QLoRA run (0.00001 on
+the tests' tiny model); a scaling that is wrong by a tenth costs 0.009, by half 0.24."""
 
 
 class MergeSpec(Spec):
