@@ -1,7 +1,5 @@
 """Raw file to answering endpoint, through every room, with real parts only."""
 
-import socket
-import ssl
 import subprocess
 import sys
 import time
@@ -9,12 +7,14 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from openai import OpenAI
 
 from tests.cli.shell import tunewright
 from tests.flow.conftest import RECIPE, Running, write_recipe
 from tunewright.cli.stack.services import ROOMS
+from tunewright.v1 import job_pb2, job_pb2_grpc
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(900)]
 
@@ -89,15 +89,11 @@ def test_every_room_speaks_grpc_reflection_health_and_prometheus(stack: Running)
 
 
 def test_a_peer_without_a_certificate_gets_no_answer(stack: Running) -> None:
-    host, _, port = stack.folder.status().services["trainer"].addresses["grpc"].partition(":")
-    context = ssl.create_default_context(cafile=stack.folder.tls / "ca.pem")
-    context.set_alpn_protocols(["h2"])
-    with (
-        socket.create_connection((host, int(port)), 5) as plain,
-        context.wrap_socket(plain, server_hostname=host) as peer,
-        pytest.raises(ssl.SSLError, match=r"(?i)certificate required"),
-    ):
-        peer.recv(100)
+    address = stack.folder.status().services["trainer"].addresses["grpc"]
+    stranger = grpc.ssl_channel_credentials((stack.folder.tls / "ca.pem").read_bytes())
+    with grpc.secure_channel(address, stranger) as channel, pytest.raises(grpc.RpcError) as caught:
+        job_pb2_grpc.JobServiceStub(channel).ListJobs(job_pb2.ListJobsRequest(), timeout=5)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 @pytest.mark.parametrize(
@@ -125,7 +121,7 @@ def test_a_wrong_recipe_is_refused_at_once_by_name(
     [
         (b"", ["raw.jsonl", "empty"]),
         (b"this is no JSON\n" * 20, ["raw.jsonl:1"]),
-        (b'{"question": "a", "reply": "b"}\n' * 20, ["raw.jsonl:1"]),
+        (b'{"question": "a", "reply": "b"}\n' * 20, ["raw.jsonl", "question"]),
         (b'{"instruction": "caf\xe9", "output": "x"}\n', ["raw.jsonl", "byte"]),
     ],
     ids=["empty", "not JSON", "wrong fields", "unreadable encoding"],

@@ -1,6 +1,7 @@
 """Runs over HTTP, from recipe to public name."""
 
 import json
+import time
 
 import httpx
 import pytest
@@ -123,7 +124,8 @@ def test_one_gpu_stage_runs_at_a_time_and_a_waiting_one_is_cancelled_at_once(gat
     gateway.wait(busy, stage="train")
     waiting = gateway.submit(recipe("waiting-bot", file_id, training={"max_steps": 2, "seed": 6}))
     while [stage["state"] for stage in gateway.get(f"/v1/runs/{waiting}")["stages"]][1] != "succeeded":
-        pass
+        time.sleep(0.1)
+    time.sleep(1.5)  # several looks of the queue
     train = gateway.get(f"/v1/runs/{waiting}")["stages"][2]
     assert train["state"] == "pending"
     gateway.post(f"/v1/runs/{waiting}/cancel")
