@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-
 _START_SECONDS = 30.0
 
 
