@@ -85,31 +85,35 @@ def replay(model: Any, prompts: list[GoldenPrompt]) -> GoldenAgreement:  # noqa:
     return GoldenAgreement(agreeing / max(1, tokens), kl / len(prompts), tokens)
 
 
-def refuse_another_model(adapted: GoldenAgreement, plain: GoldenAgreement, min_agreement: float) -> None:
+def refuse_another_model(
+    adapted: GoldenAgreement, plain: GoldenAgreement, *, min_agreement: float, max_kl: float
+) -> None:
     """Refuse where base + adapter is not the model that was trained.
 
     Args:
         adapted: what base + adapter repeats of the record.
         plain: what the base without the adapter repeats.
         min_agreement: smallest share of the record's tokens that base + adapter must name first too.
+        max_kl: largest KL of base + adapter from the record's first steps, nats.
 
     Raises:
-        Refused: too little is repeated, or the adapter leads the base away from the record on both counts.
+        Refused: too little is repeated, the first steps lie too far from the record, or the adapter leads the base away
+            from the record on both counts.
     """
-    remedy = "The adapter's files, its settings or the base were changed: merge the artifacts as they were made."
-    if adapted.agreement < min_agreement:
-        raise Refused(
-            f"base + adapter is not the model that was trained: it repeats {adapted.agreement:.0%} of the "
-            f"{adapted.tokens} answer tokens that the trainer recorded, {min_agreement:.0%} are needed",
-            remedy=remedy,
-        )
+    why = ""
     farther = adapted.first_step_kl > plain.first_step_kl + _KL_MARGIN
-    if farther and adapted.agreement < plain.agreement:
+    if adapted.agreement < min_agreement:
+        why = f"{min_agreement:.0%} of the recorded tokens must be repeated"
+    elif adapted.first_step_kl > max_kl:
+        why = f"a KL of {max_kl:g} nats is allowed"
+    elif farther and adapted.agreement < plain.agreement:
+        why = "the adapter leads the base away from the record"
+    if why:
         raise Refused(
-            "base + adapter is not the model that was trained: the adapter moves the base away from what the trainer "
-            f"recorded (KL {plain.first_step_kl:.3g} nats without it, {adapted.first_step_kl:.3g} with it; "
-            f"tokens repeated {plain.agreement:.0%} without it, {adapted.agreement:.0%} with it)",
-            remedy=remedy,
+            f"base + adapter is not the model that was trained: of {adapted.tokens} answer tokens that the trainer "
+            f"recorded it repeats {adapted.agreement:.0%} (the base alone {plain.agreement:.0%}), and its first steps "
+            f"lie {adapted.first_step_kl:.3g} nats from the record (the base alone {plain.first_step_kl:.3g}); {why}",
+            remedy="The adapter's files, its settings or the base were changed: merge the artifacts as they were made.",
         )
 
 

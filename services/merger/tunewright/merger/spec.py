@@ -20,6 +20,8 @@ class MergeSpec(Spec):
     """Largest mean KL divergence, nats per token, of the merged model from base + adapter that is still published."""
     min_golden_agreement: float = Field(default=0.3, ge=0, le=1)
     """Smallest share of the trainer's recorded answer tokens that base + adapter must name first too, 0 to 1."""
+    max_golden_kl: float = Field(default=0.5, gt=0, le=100)
+    """Largest mean KL divergence, nats, of base + adapter from the first steps that the trainer recorded."""
     max_shard_bytes: int = Field(default=5_000_000_000, ge=1_000_000)
     """Bytes of tensors in each safetensors file at most; a larger tensor gets a file of its own."""
 

@@ -68,7 +68,10 @@ def run(spec: MergeSpec, inputs: Mapping[str, Path], output_dir: Path, report: R
             if golden:
                 repeated = replay(model, golden)
                 with model.disable_adapter():
-                    refuse_another_model(repeated, replay(model, golden), spec.min_golden_agreement)
+                    plain = replay(model, golden)
+                refuse_another_model(
+                    repeated, plain, min_agreement=spec.min_golden_agreement, max_kl=spec.max_golden_kl
+                )
         with plain_model(output_dir, machine) as model:
             agreement = reference.compare(model, probes, steps.advance)
     finally:
