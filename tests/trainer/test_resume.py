@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.trainer.conftest import letters, write_dataset
 from tests.trainer.killed_run import INTERRUPTED, main
@@ -17,8 +18,9 @@ SPEC = {
     "learning_rate": 2e-2, "max_steps": 12, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2,
     "lora_dropout": 0.1, "eval_steps": 3, "save_steps": 3, "logging_steps": 2, "early_stopping_patience": 3,
 }  # fmt: skip
-# Real processes, forked from one that has the libraries imported already: seven seconds less for each.
-PROCESSES = multiprocessing.get_context("forkserver")
+# Real processes, forked from one that has the libraries imported already: seven seconds less for each. The libraries
+# touch CUDA as they are imported, which does not survive a fork.
+PROCESSES: Any = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
 PROCESSES.set_forkserver_preload(["tests.trainer.killed_run"])
 CONTENT = ("adapter_model.safetensors", "adapter_config.json", "golden.json", "tokenizer.json", "tokenizer_config.json")
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from tests.trainer.conftest import TINY_MODEL, Trained, exchange, letters, train, write_dataset
 from tests.trainer.reporting import Recorder
 from tunewright.artifacts import Kind
-from tunewright.chassis.errors import InvalidData, Refused
+from tunewright.chassis.errors import InvalidData, OutOfResources, Refused
 from tunewright.trainer import adapters, stage
 from tunewright.trainer.base import end_token_ids, load_base, load_tokenizer
 from tunewright.trainer.data import load_dataset
@@ -225,6 +225,27 @@ def test_a_run_that_does_not_help_says_so(tmp_path: Path) -> None:
     metrics = result.manifest.metrics
     helped = metrics["best_eval_loss"] < metrics["first_eval_loss"]
     assert bool(result.report.of_type("no_improvement")) is not helped
+
+
+def test_a_fallback_of_the_optimizer_is_told(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a GPU pages")
+    result = train(tmp_path, write_dataset(tmp_path / "d", letters(4)), optim="paged_adamw_8bit", max_steps=1)
+    assert result.report.of_type("optimizer")
+
+
+def test_running_out_of_memory_names_the_device_and_what_to_lower(tmp_path: Path) -> None:
+    trainer, _ = set_up(tmp_path, write_dataset(tmp_path / "d", letters(4)))
+    device = pick_device(TrainingSpec(), trainer.report)
+
+    class Hungry(torch.nn.Module):
+        def forward(self, **_: object) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    trainer.model.forward = Hungry().forward
+    with pytest.raises(OutOfResources, match=r"ran out of memory in step 1.*2\.00 GiB") as caught:
+        stage._train_or_say_what_is_short(trainer, device, trainer.report)
+    assert "per_device_train_batch_size" in caught.value.remedy
 
 
 def test_one_row_without_held_out_rows_is_trained_on(tmp_path: Path) -> None:

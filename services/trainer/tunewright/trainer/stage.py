@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import set_seed
 from trl.data_utils import pack_dataset
 
 from tunewright.artifacts import Kind, Manifest, canonical_json
-from tunewright.chassis.errors import InvalidData
+from tunewright.chassis.errors import InvalidData, OutOfResources
 from tunewright.chassis.stage import Reporter, Severity
 from tunewright.trainer import adapters, checkpoints, output
 from tunewright.trainer.base import base_identity, check_base, end_token_ids, load_base, load_tokenizer
@@ -62,7 +63,7 @@ def run(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, report
     trainer = _trainer(
         spec, device, model, tokenizer, train, held_out, report, _fingerprint(spec, train, held_out, inputs)
     )
-    _train(trainer, report)
+    _train_or_say_what_is_short(trainer, device, report)
     _take_best(trainer, report)
 
     identity = base_identity(inputs["base"], report.runtime)
@@ -133,6 +134,8 @@ def _trainer(
         rows = pack_dataset(rows, spec.max_length, "bfd")
     # Longest first: evaluation pads least, and memory runs out at once if it ever does.
     by_length = sorted(held_out.examples, key=lambda example: -len(example.input_ids))
+    if spec.optim == "paged_adamw_8bit" and device.type == "cpu":
+        report.event("optimizer", "a CPU has nothing to page from: adamw_8bit is used", severity=Severity.WARNING)
     arguments = training_arguments(
         spec, device, report.checkpoints, _steps(spec, len(rows)), evaluate=bool(held_out.examples)
     )
@@ -166,6 +169,16 @@ def _train(trainer: AdapterTrainer, report: Reporter) -> None:
     done = found is not None and found.step >= trainer.args.max_steps
     if not done and not trainer.progress.stopped_early:
         trainer.train(resume_from_checkpoint=str(found.directory) if found is not None else None)
+
+
+def _train_or_say_what_is_short(trainer: AdapterTrainer, device: Device, report: Reporter) -> None:
+    try:
+        _train(trainer, report)
+    except torch.OutOfMemoryError as error:
+        raise OutOfResources(
+            f"{device.name} ran out of memory in step {trainer.state.global_step + 1}: {error}",
+            remedy="Halve per_device_train_batch_size and double gradient_accumulation_steps, or lower max_length.",
+        ) from error
 
 
 def _go_on(trainer: AdapterTrainer, found: Checkpoint, report: Reporter) -> None:
