@@ -3,7 +3,7 @@
 TARGET/golden    the tiny model with the golden.json that its own greedy answers give
 TARGET/foreign   the tiny model with the golden.json of another chat template
 TARGET/damaged   the tiny model with its weights cut short
-TARGET/adapter   a LoRA adapter for the tiny model that does change its answers
+TARGET/adapter   a LoRA adapter for the tiny model that does change its answers, with the golden.json of both together
 """
 
 import json
@@ -22,7 +22,7 @@ def make_all(target: Path) -> None:
     """Write all folders."""
     for name in ("golden", "foreign", "damaged"):
         shutil.copytree(TINY_MODEL, target / name)
-    golden = _golden(target / "golden")
+    golden = _golden(_plain_model())
     (target / "golden" / "golden.json").write_text(json.dumps(golden))
     template = (target / "foreign" / "chat_template.jinja").read_text()
     (target / "foreign" / "chat_template.jinja").write_text(template.replace("'<|im_start|>' +", "'<|im_start|> ' +"))
@@ -32,18 +32,24 @@ def make_all(target: Path) -> None:
     _adapter(target / "adapter")
 
 
-def _golden(folder: Path) -> dict[str, Any]:
+def _plain_model() -> Any:  # noqa: ANN401 - transformers and PEFT have no types
     import torch  # noqa: PLC0415 - this module is also imported for its constants
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    return AutoModelForCausalLM.from_pretrained(TINY_MODEL, dtype=torch.bfloat16)
+
+
+def _golden(model: Any) -> dict[str, Any]:  # noqa: ANN401
+    import torch  # noqa: PLC0415
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(TINY_MODEL)
     prompts = []
     for question in QUESTIONS:
         messages = [{"role": "user", "content": question}]
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
         output = model.generate(
-            torch.tensor([ids]),
+            input_ids=torch.tensor([ids]),
             max_new_tokens=_NEW_TOKENS,
             do_sample=False,
             output_logits=True,
@@ -64,12 +70,12 @@ def _golden(folder: Path) -> dict[str, Any]:
 def _adapter(folder: Path) -> None:
     import torch  # noqa: PLC0415
     from peft import LoraConfig, get_peft_model  # noqa: PLC0415
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
     torch.manual_seed(1)
-    base = AutoModelForCausalLM.from_pretrained(TINY_MODEL, dtype=torch.bfloat16)
     config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
-    get_peft_model(base, config).save_pretrained(str(folder))
+    adapted = get_peft_model(_plain_model(), config).eval()
+    adapted.save_pretrained(str(folder))
+    (folder / "golden.json").write_text(json.dumps(_golden(adapted)))
     (folder / "README.md").unlink(missing_ok=True)
 
 

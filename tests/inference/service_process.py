@@ -117,8 +117,9 @@ class ServiceProcess:
             time.sleep(0.1)
 
     def engine_processes(self, word: str = "") -> list[psutil.Process]:
-        """Return processes below this service whose command line holds `word`."""
-        return [found for found in psutil.Process(self.pid).children(recursive=True) if word in _command(found)]
+        """Return living processes below this service whose command line holds `word`; one that ended has none."""
+        below = psutil.Process(self.pid).children(recursive=True)
+        return [found for found in below if (command := _command(found)) and word in command]
 
     def metrics(self) -> str:
         return httpx.get(f"http://{self.addresses['metrics']}/metrics", timeout=20).text

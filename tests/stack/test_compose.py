@@ -120,7 +120,7 @@ def test_prometheus_sees_every_room_and_the_engines(stack: Stack) -> None:
     while not (
         {row["metric"]["service_name"] for row in query("up == 1")} == {*ROOMS, "gateway"}
         and query('tunewright_jobs_finished_total{state="SUCCEEDED"} > 0')
-        and query("vllm:generation_tokens_total > 0")
+        and query("vllm_generation_tokens_total > 0")
     ):
         assert time.monotonic() < deadline, query("up")
         time.sleep(3)

@@ -27,6 +27,8 @@ class Adapter:
 
     path: Path
     rank: int
+    modules: tuple[str, ...]
+    """Last parts of the names of the modules it acts on, such as q_proj."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,8 @@ def arguments(plan: EnginePlan, host: EngineHost, port: int) -> list[str]:
     if plan.adapter:
         rank = str(lora_rank(plan.adapter.rank))
         words += ["--enable-lora", "--max-lora-rank", rank, "--lora-modules", f"{plan.name}={plan.adapter.path}"]
+        # Left to itself vLLM 0.32 wraps lm_head too, and its CPU engine can die at a request for prompt_logprobs.
+        words += ["--lora-target-modules", *plan.adapter.modules]
     if host.tls_cert and host.tls_key:
         words += ["--ssl-certfile", str(host.tls_cert), "--ssl-keyfile", str(host.tls_key), "--enable-ssl-refresh"]
     return words

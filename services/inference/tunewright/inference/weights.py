@@ -60,8 +60,21 @@ def adapter_rank(folder: Path) -> int:
     return max([int(config["r"]), *(int(rank) for rank in (config.get("rank_pattern") or {}).values())])
 
 
-def check_safetensors(path: Path) -> None:
-    """Compare a file's size with what its header promises.
+def adapter_modules(folder: Path) -> tuple[str, ...]:
+    """Return the last parts of the names of the modules an adapter acts on, in order, such as q_proj.
+
+    Raises:
+        Refused: damaged, or no LoRA matrices in it.
+    """
+    header = check_safetensors(folder / "adapter_model.safetensors")
+    names = {name.partition(".lora_")[0].rpartition(".")[2] for name in header if ".lora_" in name}
+    if not names:
+        raise Refused("adapter_model.safetensors holds no LoRA matrices", remedy=_REMEDY)
+    return tuple(sorted(names))
+
+
+def check_safetensors(path: Path) -> dict[str, Any]:
+    """Compare a file's size with what its header promises; return the header.
 
     Raises:
         Refused: missing, no safetensors, or cut short.
@@ -76,6 +89,7 @@ def check_safetensors(path: Path) -> None:
     expected, found = _LENGTH.size + length + end, path.stat().st_size
     if found != expected:
         raise Refused(f"{path.name} is damaged: {found} bytes, its header promises {expected}", remedy=_REMEDY)
+    return dict(header)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -83,7 +83,8 @@ class Workshop:
             weights.check_model(model)
             adapter = None
             if "adapter" in held:
-                adapter = Adapter(held["adapter"].folder, weights.adapter_rank(held["adapter"].folder))
+                folder = held["adapter"].folder
+                adapter = Adapter(folder, weights.adapter_rank(folder), weights.adapter_modules(folder))
             prompts = read_golden(adapter.path if adapter else model)
             yield Prepared(EnginePlan(wanted.name, model, wanted.deployment_spec, adapter), prompts)
 
