@@ -159,6 +159,9 @@ class Inference(inference_pb2_grpc.InferenceServiceServicer):
                 found.failure.CopyFrom(
                     job_pb2.JobFailure(reason="OUT_OF_RESOURCES", message="no memory", remedy="Free some.")
                 )
+            if "dying" in name:
+                found.state = inference_pb2.DEPLOYMENT_STATE_FAILED
+                found.failure.CopyFrom(job_pb2.JobFailure(reason="ENGINE_DIED", message="given up", retryable=True))
         return found
 
 

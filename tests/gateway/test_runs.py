@@ -106,6 +106,12 @@ def test_a_deployment_that_fails_fails_the_run_and_leaves_nothing_running(gatewa
     assert states["hopeless-base"] == "stopped"
 
 
+def test_an_engine_that_keeps_dying_fails_the_run_instead_of_being_deployed_for_ever(gateway: Gateway) -> None:
+    run = gateway.wait(gateway.submit(recipe("dying", gateway.upload())), "failed")
+    assert run["failure"]["stage"] == "deploy_base"
+    assert run["failure"]["message"] == "given up"
+
+
 def test_cancelling_stops_the_job_and_the_run(gateway: Gateway) -> None:
     run_id = gateway.submit(recipe("slow-bot", gateway.upload(), training={"max_steps": 500}))
     run = gateway.wait(run_id, stage="train")

@@ -12,7 +12,15 @@ from typing import Any, TypeVar
 from google.protobuf.json_format import MessageToDict
 
 from tunewright.artifacts import ArtifactRef
-from tunewright.chassis.errors import Cancelled, Internal, Interrupted, NotFound, TunewrightError, Unavailable
+from tunewright.chassis.errors import (
+    Cancelled,
+    EngineDied,
+    Internal,
+    Interrupted,
+    NotFound,
+    TunewrightError,
+    Unavailable,
+)
 from tunewright.gateway import stages
 from tunewright.gateway.aliases import Aliases
 from tunewright.gateway.clients import Room, Rooms, result_of
@@ -178,7 +186,7 @@ class StageRunner:
                 told = deployment.detail
                 self.journal.tell(run_id, Event(type="deployment", stage=stage, message=f"{deployment.name}: {told}"))
             if deployment.state == inference_pb2.DEPLOYMENT_STATE_FAILED:
-                raise stages.error_of(deployment.failure, f"deployment {deployment.name} failed without saying why")
+                raise _final(stages.error_of(deployment.failure, f"{deployment.name} failed without saying why"))
             if deployment.state == inference_pb2.DEPLOYMENT_STATE_STOPPED:
                 raise Interrupted(f"deployment {deployment.name} was stopped while the run waited for it")
             if time.monotonic() > deadline:
@@ -241,3 +249,10 @@ def _from_job(stage: str, event: job_pb2.JobEvent) -> Event:
         job_id=event.job_id,
         job_sequence=event.sequence,
     )
+
+
+def _final(error: TunewrightError) -> TunewrightError:
+    """Return the error of a deployment that failed: inference has tried a dying engine often enough already."""
+    if not isinstance(error, EngineDied):
+        return error
+    return Internal(error.message, remedy="Mend what the engine's last lines name, then submit the run again.")

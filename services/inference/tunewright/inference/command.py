@@ -110,7 +110,7 @@ def arguments(plan: EnginePlan, host: EngineHost, port: int) -> list[str]:
     return words
 
 
-def environment(host: EngineHost) -> dict[str, str]:
+def environment(plan: EnginePlan, host: EngineHost) -> dict[str, str]:
     """Return the environment of an engine: this process's without its secrets, offline, caches in the work folder."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(_SECRET_PREFIXES)}
     inherited.pop("VLLM_CPU_KVCACHE_SPACE", None)  # it would override --kv-cache-memory-bytes
@@ -121,6 +121,9 @@ def environment(host: EngineHost) -> dict[str, str]:
         "TORCHINDUCTOR_CACHE_DIR": "inductor",
         "TRITON_CACHE_DIR": "triton",
     }
+    if plan.spec.enforce_eager and host.on_cpu:
+        # --enforce-eager leaves the sampler compiled, for which slim images lack a C++ compiler.
+        inherited["TORCHDYNAMO_DISABLE"] = "1"
     return {
         **inherited,
         **{name: str(host.cache / folder) for name, folder in caches.items()},

@@ -57,7 +57,7 @@ class Engine:
         self._grace = host.shutdown_seconds
         self._patience = patience
         self._kernel_kills = diagnosis.kernel_kills()
-        self._process = EngineProcess(command.arguments(plan, host, port), command.environment(host), log_file)
+        self._process = EngineProcess(command.arguments(plan, host, port), command.environment(plan, host), log_file)
         self._prompts: list[GoldenPrompt] = []
         self._asker = ThreadPoolExecutor(1, thread_name_prefix="golden")
         self._asked: Future[None] | None = None
