@@ -193,3 +193,11 @@ def test_half_a_tls_configuration_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("TUNEWRIGHT_TLS_CERT", "/x.pem")
     with pytest.raises(InvalidSpec, match="TLS_CERT, TLS_KEY and TLS_CA together"):
         read_settings(ServiceSettings)
+
+
+def test_a_secret_may_lie_in_a_file_and_a_variable_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "tunewright_store_secret_key").write_text("from the file")
+    monkeypatch.setenv("TUNEWRIGHT_SECRETS_DIR", str(tmp_path))
+    assert read_settings(ServiceSettings).store_secret_key.get_secret_value() == "from the file"
+    monkeypatch.setenv("TUNEWRIGHT_STORE_SECRET_KEY", "from the variable")
+    assert read_settings(ServiceSettings).store_secret_key.get_secret_value() == "from the variable"

@@ -93,7 +93,7 @@ def test_a_raw_file_becomes_an_answering_model_while_a_room_and_the_gateway_are_
     stack.compose("kill", "--signal", "SIGKILL", "trainer", "gateway")
     stack.compose("start", "trainer", "gateway")
     final = wait_for_end(stack, api_key, run_id)
-    assert final["state"] == "succeeded", final
+    assert final["state"] == "succeeded", final["failure"]
 
     client = OpenAI(base_url=stack.url("gateway", 8080) + "/v1", api_key=api_key)
     assert "parrot" in {model.id for model in client.models.list()}

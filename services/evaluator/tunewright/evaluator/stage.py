@@ -14,13 +14,14 @@ from pydantic import ValidationError
 
 from tunewright.artifacts import Kind, Manifest
 from tunewright.chassis.errors import InvalidSpec, foreign
+from tunewright.chassis.settings import read_settings
 from tunewright.chassis.stage import Reporter, Severity
 from tunewright.evaluator.asking import Answers, ask
 from tunewright.evaluator.client import Endpoint, Target
 from tunewright.evaluator.figures import document, measure, metrics, verdict
 from tunewright.evaluator.heldout import Row, read_rows
 from tunewright.evaluator.page import render
-from tunewright.evaluator.settings import EngineAccess
+from tunewright.evaluator.settings import EvaluatorSettings
 from tunewright.evaluator.spec import EvaluationSpec
 
 
@@ -50,7 +51,7 @@ def run(spec: EvaluationSpec, inputs: Mapping[str, Path], output_dir: Path, repo
 
 
 async def _ask(base: Target, tuned: Target, rows: list[Row], spec: EvaluationSpec, report: Reporter) -> Answers:
-    access = EngineAccess()
+    access = read_settings(EvaluatorSettings)
     make = partial(
         Endpoint,
         key=access.engine_key.get_secret_value(),
