@@ -6,7 +6,7 @@ from tunewright.chassis.settings import ServiceSettings
 
 
 class EvaluatorSettings(ServiceSettings):
-    """Settings of the service, and of its stage's process, which inherits the environment: no job's record has the key."""
+    """Settings of the service and of its stage, which inherits the environment, so that no job record has the key."""
 
     engine_key: SecretStr = SecretStr("")
     """Bearer key of the engines; the same as the inference service's."""
