@@ -24,6 +24,8 @@ class CountSpec(Spec):
     """Step at which the process kills itself, unless it was resumed from a checkpoint."""
     always_die: bool = False
     ignore_stop: bool = False
+    output_bytes: int = 0
+    """Size of a further file in the output."""
 
 
 def count(spec: CountSpec, inputs: Mapping[str, Path], output_dir: Path, report: Reporter) -> Manifest:
@@ -41,6 +43,9 @@ def count(spec: CountSpec, inputs: Mapping[str, Path], output_dir: Path, report:
             report.raise_if_stopped()
     words = [file.read_text() for folder in inputs.values() for file in sorted(folder.iterdir())]
     (output_dir / "numbers.json").write_text(json.dumps({"numbers": numbers, "inputs": words}))
+    with (output_dir / "ballast").open("wb") as file:
+        for _ in range(spec.output_bytes >> 20):
+            file.write(bytes(1 << 20))
     (output_dir / "logs").mkdir()
     (output_dir / "logs" / "times.txt").write_text(str(time.time()))
     return Manifest(kind=Kind.REPORT, created_by="counter", metrics={"resumed": resumed})

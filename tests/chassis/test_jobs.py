@@ -221,6 +221,23 @@ def test_a_store_that_goes_down_and_comes_back_costs_nothing_but_time(make_runne
         assert [event["sequence"] for event in events] == list(range(1, len(events) + 1))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
+def test_a_full_disk_fails_the_job_with_a_remedy_and_publishes_nothing(make_runner: MakeRunner, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(small)], check=True)
+    try:
+        store = MemoryStore()
+        runner = make_runner(store, work_dir=small)
+        job, _ = finished(runner, runner.submit(COUNT, CountSpec(output_bytes=16 << 20), {}).job_id)
+        assert (job.state, job.failure.reason) == (job_pb2.JOB_STATE_FAILED, "DISK_FULL")
+        assert "TUNEWRIGHT_WORK_DIR" in job.failure.remedy
+        assert not list(store.list("reports/"))
+        runner.drain()
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
+
+
 def _so_far(runner: JobRunner, job_id: str) -> list[Event]:
     """Return the events seen by now, without waiting for the end."""
     seen = []

@@ -81,7 +81,8 @@ def test_every_room_speaks_grpc_reflection_health_and_prometheus(stack: Running)
             [*grpcurl, address, "grpc.health.v1.Health/Check"], check=True, capture_output=True, text=True, timeout=30
         )
         assert '"SERVING"' in checked.stdout
-        page = urllib.request.urlopen(f"http://{services[room].addresses['metrics']}/metrics", timeout=10).read()
+    for name in (*ROOMS, "gateway"):
+        page = urllib.request.urlopen(f"http://{services[name].addresses['metrics']}/metrics", timeout=10).read()
         lint = subprocess.run(
             ["promtool", "check", "metrics"], input=page, capture_output=True, timeout=30, check=False
         )

@@ -7,6 +7,7 @@ Knows nothing of jobs, stores and gRPC. `process.py` is its master.
 import json
 import logging
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -82,6 +83,8 @@ def _outcome(task: dict[str, Any], folder: Path, reporter: StageReporter) -> dic
         output.mkdir(exist_ok=True)
         manifest = run(task["function"], spec, inputs, output, reporter)
     except Exception as error:
+        # Half an output is of no use, and on a full disk its room is needed to say so.
+        shutil.rmtree(folder / "output", ignore_errors=True)
         logging.getLogger(__name__).exception("the stage failed")
         return {"error": foreign(error).to_dict()}
     return {"manifest": manifest.model_dump(mode="json")}
