@@ -19,6 +19,7 @@ from tunewright.chassis.child import write_atomically
 from tunewright.chassis.errors import TunewrightError
 from tunewright.gateway import metrics
 from tunewright.gateway.aliases import Aliases
+from tunewright.gateway.claim import claim
 from tunewright.gateway.clients import Rooms
 from tunewright.gateway.database import Database
 from tunewright.gateway.durable import DurableRuns
@@ -59,12 +60,15 @@ def serve(settings: GatewaySettings) -> NoReturn:
     """Serve until SIGTERM or SIGINT, drain, and end the process.
 
     Raises:
-        TunewrightError: a port is taken, the database does not answer, or the file of keys is damaged.
+        TunewrightError: a port is taken, the database does not answer, another gateway has this executor id, or the
+            file of keys is damaged.
     """
     logs.configure("gateway", settings.log_level, settings.log_format)
     state = build(settings)
     listener = _listen(settings.http_listen)
     metrics_address = _serve_metrics(settings, state)
+    # Lost to another process, it must not go on beside it: what is unfinished is taken up there.
+    claim(settings.database_url, settings.executor_id, on_lost=lambda: os._exit(1))
     state.runs.launch()
     config = uvicorn.Config(
         create_app(state),

@@ -17,7 +17,8 @@ class GatewaySettings(ServiceSettings):
     database_url: str = "sqlite:///var/gateway.sqlite"
     """Runs, their events, aliases, and the durable workflows: sqlite:///FILE or postgresql://…"""
     executor_id: str = "gateway-0"
-    """Name under which interrupted runs are taken up again; keep it over restarts, one process a name."""
+    """Name under which interrupted runs are taken up again; keep it over restarts. A second process of one name is
+    refused."""
     api_keys_file: Path = Path("var/api-keys.json")
     """Hashed API keys, written by `python -m tunewright.gateway keys create`; read again when it changes."""
     bootstrap_api_key: SecretStr = SecretStr("")
