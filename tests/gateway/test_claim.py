@@ -43,6 +43,7 @@ def test_a_predecessor_is_given_time_to_end(url: str) -> None:
     first = take(url, "patient")
     threading.Timer(0.5, first.close).start()
     claim(url, "patient", on_lost=first.close, wait=10).close()
+    assert first._closing.is_set()
 
 
 @pytest.mark.usefixtures("quick_checks")

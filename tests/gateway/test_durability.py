@@ -114,4 +114,5 @@ def test_a_run_that_was_filed_and_not_started_is_started(make_gateway: MakeGatew
     Journal(database).create("run-filed", name="filed-bot", owner="me", recipe=document, stages=names, limit=10)
     database.close()
     gateway.start()
-    gateway.wait("run-filed", "succeeded")
+    run = gateway.wait("run-filed", "succeeded")
+    assert [stage["state"] for stage in run["stages"]] == ["succeeded"] * len(names)

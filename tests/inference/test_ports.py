@@ -40,6 +40,7 @@ def test_when_all_ports_are_taken_the_setting_to_widen_is_named() -> None:
 def test_the_system_picks_a_port_that_can_be_bound() -> None:
     with PortPool(HOST, None).hold() as port, socket.socket() as probe:
         probe.bind((HOST, port))
+        assert probe.getsockname() == (HOST, port)
 
 
 def _listener() -> socket.socket:

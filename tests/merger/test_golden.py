@@ -1,5 +1,7 @@
 """Where the line lies between the trained model on an unquantised base and another model; figures of a real run."""
 
+import re
+
 import pytest
 
 from tunewright.chassis.errors import Refused
@@ -9,17 +11,22 @@ from tunewright.merger.spec import MergeSpec
 NO_ADAPTER = GoldenAgreement(agreement=0.615, first_step_kl=3.298, tokens=52)
 
 
-def judge(adapted: GoldenAgreement, plain: GoldenAgreement = NO_ADAPTER) -> None:
+def refusal(adapted: GoldenAgreement, plain: GoldenAgreement = NO_ADAPTER) -> str:
+    """Return the words of the refusal, nothing if the model is taken."""
     spec = MergeSpec()
-    refuse_another_model(adapted, plain, min_agreement=spec.min_golden_agreement, max_kl=spec.max_golden_kl)
+    try:
+        refuse_another_model(adapted, plain, min_agreement=spec.min_golden_agreement, max_kl=spec.max_golden_kl)
+    except Refused as error:
+        return error.message
+    return ""
 
 
 def test_the_rounding_of_a_quantised_base_is_taken() -> None:
-    judge(GoldenAgreement(agreement=0.865, first_step_kl=0.028, tokens=52))
+    assert not refusal(GoldenAgreement(agreement=0.865, first_step_kl=0.028, tokens=52))
 
 
 def test_an_adapter_that_hardly_changed_its_base_is_taken_though_rounding_outweighs_it() -> None:
-    judge(GoldenAgreement(0.854, 0.135, 48), GoldenAgreement(0.833, 0.121, 48))
+    assert not refusal(GoldenAgreement(0.854, 0.135, 48), GoldenAgreement(0.833, 0.121, 48))
 
 
 @pytest.mark.parametrize(
@@ -32,10 +39,8 @@ def test_an_adapter_that_hardly_changed_its_base_is_taken_though_rounding_outwei
     ],
 )
 def test_another_model_is_refused_with_both_figures(agreement: float, kl: float, words: str) -> None:
-    with pytest.raises(Refused, match=f"base alone 3.3.*{words}"):
-        judge(GoldenAgreement(agreement, kl, 52))
+    assert re.search(f"base alone 3.3.*{words}", refusal(GoldenAgreement(agreement, kl, 52)))
 
 
 def test_an_adapter_that_leads_away_on_both_counts_is_refused_though_within_the_limits() -> None:
-    with pytest.raises(Refused, match="leads the base away"):
-        judge(GoldenAgreement(0.45, 0.136, 48), GoldenAgreement(0.583, 0.095, 48))
+    assert "leads the base away" in refusal(GoldenAgreement(0.45, 0.136, 48), GoldenAgreement(0.583, 0.095, 48))

@@ -48,6 +48,7 @@ class S3Client:
         self.endpoint_url, self.bucket = f"{url.scheme}://{url.netloc}", bucket
 
         def client(retries: urllib3.Retry) -> Minio:
+            """Return a client of the bucket's server that tries again as told."""
             pool = urllib3.PoolManager(
                 maxsize=32,
                 retries=retries,

@@ -6,6 +6,7 @@ Without a manifest nothing exists; what was left half-written is found and compl
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,11 +37,25 @@ def commit(store: Store, manifest: Manifest, directory: Path, progress: Progress
     return manifest.ref
 
 
-def fetch(store: Store, ref: ArtifactRef, directory: Path, progress: Progress | None = None) -> Manifest:
+def fetch(
+    store: Store,
+    ref: ArtifactRef,
+    directory: Path,
+    progress: Progress | None = None,
+    *,
+    only: Iterable[str] | None = None,
+) -> Manifest:
     """Download an artifact's files into `directory`, verified; files that are complete there already are kept.
 
+    Args:
+        store: where it lies.
+        ref: which artifact.
+        directory: folder for the files.
+        progress: told of the bytes moved.
+        only: shell patterns (`*.json`); files whose path fits none of them stay in the store. None: all files.
+
     Returns:
-        Its manifest.
+        Its manifest, which names all files, whether they were chosen or not.
 
     Raises:
         ObjectNotFound: no such artifact.
@@ -48,8 +63,16 @@ def fetch(store: Store, ref: ArtifactRef, directory: Path, progress: Progress | 
         OSError: ENOSPC, before anything is moved, if the disk has too little room.
     """
     manifest = load_manifest(store, ref)
-    _fetch_files(store, artifact_prefix(ref), manifest, directory, progress)
+    _fetch_files(store, artifact_prefix(ref), manifest.files, directory, progress, only)
     return manifest
+
+
+def chosen(files: Iterable[FileEntry], only: Iterable[str] | None) -> list[FileEntry]:
+    """Return the files whose path fits one of the shell patterns, all of them if there are no patterns."""
+    patterns = None if only is None else tuple(only)
+    return [
+        entry for entry in files if patterns is None or any(fnmatchcase(entry.path, pattern) for pattern in patterns)
+    ]
 
 
 def exists(store: Store, ref: ArtifactRef) -> bool:
@@ -81,6 +104,7 @@ def lineage(store: Store, ref: ArtifactRef) -> list[Manifest]:
     seen: set[ArtifactRef] = set()
 
     def visit(current: ArtifactRef) -> None:
+        """Put an artifact behind all it was made from."""
         if current in seen:
             return
         seen.add(current)
@@ -120,7 +144,7 @@ def commit_folder(
 def fetch_folder(store: Store, prefix: str, directory: Path, progress: Progress | None = None) -> Manifest:
     """Do what `fetch` does below a given key prefix."""
     manifest = load_folder_manifest(store, prefix)
-    _fetch_files(store, prefix, manifest, directory, progress)
+    _fetch_files(store, prefix, manifest.files, directory, progress)
     return manifest
 
 
@@ -170,8 +194,15 @@ def _put_manifest(store: Store, prefix: str, manifest: Manifest) -> None:
         return
 
 
-def _fetch_files(store: Store, prefix: str, manifest: Manifest, directory: Path, progress: Progress | None) -> None:
-    entries = [entry for entry in manifest.files if checked_path(entry.path)]
+def _fetch_files(
+    store: Store,
+    prefix: str,
+    files: Iterable[FileEntry],
+    directory: Path,
+    progress: Progress | None,
+    only: Iterable[str] | None = None,
+) -> None:
+    entries = chosen([entry for entry in files if checked_path(entry.path)], only)
     directory.mkdir(parents=True, exist_ok=True)
     complete = _in_parallel(lambda entry: holds(directory / entry.path, entry.size_bytes, entry.sha256), entries)
     missing = [entry for entry, done in zip(entries, complete, strict=True) if not done]

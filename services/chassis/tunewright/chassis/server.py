@@ -110,6 +110,7 @@ class ErrorInterceptor(grpc.ServerInterceptor):
 
     def _unary(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
         def call(request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ANN401 - any message
+            """Answer one request; an error ends it with its rich status."""
             started = time.monotonic()
             try:
                 response = behavior(request, context)
@@ -122,6 +123,7 @@ class ErrorInterceptor(grpc.ServerInterceptor):
 
     def _stream(self, method: str, behavior: Callable[..., Any]) -> Callable[..., Any]:
         def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: ANN401 - any message
+            """Pass the answers on; an error ends them with its rich status."""
             started = time.monotonic()
             try:
                 yield from behavior(request, context)

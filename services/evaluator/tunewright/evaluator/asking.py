@@ -140,6 +140,7 @@ class _Turnstile:
         self._done = 0
 
     async def all(self, questions: list[Callable[[], Awaitable[T]]]) -> list[T]:
+        """Return the answers in the order of the questions."""
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._one(question)) for question in questions]

@@ -110,6 +110,7 @@ class _FileLock:
         self._held = False
 
     def take(self) -> str | None:
+        """Lock the file and return None, or return what its holder wrote."""
         if self._held:
             return None
         try:
@@ -124,6 +125,7 @@ class _FileLock:
         return None
 
     def close(self) -> None:
+        """Close the file, and with it the lock."""
         self._file.close()
 
 
@@ -137,6 +139,7 @@ class _SessionLock:
         self._connection: sa.Connection | None = None
 
     def take(self) -> str | None:
+        """Lock in the session and return None, or return whose session has it. Raises Unavailable."""
         try:
             if self._connection is not None:
                 self._connection.execute(sa.select(1))
@@ -150,6 +153,7 @@ class _SessionLock:
             ) from error
 
     def close(self) -> None:
+        """End the session, and with it the lock."""
         self._forget()
         self._engine.dispose()
 

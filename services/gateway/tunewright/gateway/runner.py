@@ -83,6 +83,7 @@ class StageRunner:
         refs = Inputs({name: ArtifactRef.parse(text) for name, text in inputs.items()})
 
         def attempt() -> str:
+            """Submit, or attach to what runs, and follow it to its end."""
             job = self._follow(run_id, stage, self._recipe(run_id), refs)
             if job.state != job_pb2.JOB_STATE_SUCCEEDED:
                 raise stages.failure_of(job)
@@ -102,6 +103,7 @@ class StageRunner:
         refs = Inputs({"model": ArtifactRef.parse(model)})
 
         def attempt() -> str:
+            """Deploy, or attach to the deployment, and wait until it answers."""
             self.journal.stage_runs(run_id, stage_name, service=Room.INFERENCE.value, deployment=name)
             deployment = stages.deploy(self._rooms, self._recipe(run_id), name, refs)
             self._await_ready(run_id, stage_name, deployment)
@@ -114,6 +116,7 @@ class StageRunner:
         """Let the recipe's name be answered by `deployment`; the one before it finishes its answers and is stopped."""
 
         def attempt() -> str:
+            """Point the name, then let go of the deployment before."""
             self.journal.stage_runs(run_id, stage_name, service=Room.INFERENCE.value, deployment=deployment)
             name = self._recipe(run_id).name
             before = self._aliases.all().get(name)

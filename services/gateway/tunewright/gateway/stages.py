@@ -1,9 +1,10 @@
 """What each stage asks of its room: one function a stage, from recipe and artifacts to a submitted job.
 
 The same functions check a recipe before its run starts (`validate_only`): artifacts that are not made yet are then
-named by a placeholder, which the rooms look for only after the spec was found right.
+named by an id of zeros, which the rooms look for only after the spec was found right.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -23,11 +24,13 @@ from tunewright.v1 import (
     training_pb2,
 )
 
+_SOURCE = re.compile(r"^dataprep\.sources\.(\d+)")
+"""What is said of a file stands beside it, under `data`; dataprep knows it by the upload's number."""
 _NOT_MADE_YET = "0" * 64
 
 
 class Inputs:
-    """Artifacts by name; while only checking, those that are missing are placeholders."""
+    """Artifacts by name; while only checking, an id of zeros stands for those that are missing."""
 
     def __init__(self, refs: Mapping[str, ArtifactRef], *, validate_only: bool = False) -> None:
         self._refs = refs
@@ -179,7 +182,8 @@ def _path(section: str, field: str) -> str:
     """Return the path in the recipe of a field that a room names in its own spec."""
     if not section:
         return {"source": "base_model", "revision": "base_revision"}.get(field, field)
-    return f"{section}.{field.removeprefix('spec.')}"
+    path = f"{section}.{field.removeprefix('spec.')}"
+    return _SOURCE.sub(r"data[\1]", path)
 
 
 def failure_of(job: job_pb2.Job) -> TunewrightError:

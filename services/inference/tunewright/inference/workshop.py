@@ -119,6 +119,7 @@ def _percent(total: int, tick: Tick) -> Callable[[int], None]:
     moved, lock = 0, threading.Lock()
 
     def progress(count: int) -> None:
+        """Tell how much has come in, by tenths."""
         nonlocal moved
         with lock:
             moved += count

@@ -92,6 +92,7 @@ class _Exchange:
             raise _too_large(self._limit)
 
     async def receive(self) -> Message:
+        """Pass on a piece of the body. Raises TooLarge once it is longer than allowed."""
         message = await self._receive()
         self._seen_bytes += len(message.get("body", b""))
         if self._limit is not None and self._seen_bytes > self._limit:
@@ -99,6 +100,7 @@ class _Exchange:
         return message
 
     async def send(self, message: Message) -> None:
+        """Pass on a piece of the answer, with the request's id and the common headers. Raises TooLarge, once."""
         if self._limit is not None and self._seen_bytes > self._limit and not self.begun:
             # FastAPI takes the error of the reading for one of parsing: what it wants to answer is replaced, once.
             self.refusal = _too_large(self._limit)
@@ -114,6 +116,7 @@ class _Exchange:
         await self._send(message)
 
     def end(self) -> None:
+        """Count and log the request, however it ended."""
         seconds = time.perf_counter() - self._started
         method = self._scope["method"] if self._scope["method"] in _METHODS else "OTHER"
         route = getattr(self._scope.get("route"), "path", "(none)")

@@ -74,6 +74,7 @@ class _Reader:
         self._reset()
 
     def callbacks(self) -> dict[str, object]:
+        """Return what the parser is to call at which event."""
         return {
             "on_part_begin": self._reset,
             "on_header_field": self._on_header_field,
