@@ -6,8 +6,8 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from tunewright.chassis.spec import Spec
-from tunewright.dataprep.spec import DataprepSpec
+from tunewright.chassis.spec import Spec, nested
+from tunewright.dataprep.spec import DataprepSpec, DataSource
 from tunewright.evaluator.spec import EvaluationSpec
 from tunewright.inference.spec import DeploymentSpec
 from tunewright.merger.spec import MergeSpec
@@ -33,29 +33,56 @@ an error that names the nearest known one; a value out of range is reported befo
 |---|---|
 | `name` | the run's name, and the model's name once it is served; the base answers as `<name>-base` |
 | `base_model` | a hub id (`Qwen/Qwen2.5-7B-Instruct`), a folder below the import root, or `models/<sha256>` |
-| `data` | list of raw files, `- path: raw.jsonl`, relative to the recipe |
+| `data` | list of raw files, `- path: raw.jsonl`, relative to the recipe; more can be said of each, see below |
 | `dataprep`, `training`, `merging`, `evaluation`, `deployment` | the sections below; every field has a default |
 """
+DATA = """
+## data
+
+Each entry names one file: `path` (relative to the recipe), or `file` (the id of an upload).
+
+"""
+TOP = 2
+"""Depth of the headings of whole sections."""
+BESIDE = {"sources": DataSource}
+"""Fields of specs that stand elsewhere in a recipe: the gateway moves them."""
 
 
 def page() -> str:
     """Return the whole page."""
-    return HEAD + "".join(_section(name, spec) for name, spec in SECTIONS)
+    return HEAD + DATA + _table(DataSource) + "".join(_section(name, spec, TOP) for name, spec in SECTIONS)
 
 
-def _section(name: str, spec: type[Spec]) -> str:
-    rows = "".join(_row(field, info) for field, info in spec.model_fields.items())
-    return f"\n## {name}\n\n| field | default | what |\n|---|---|---|\n{rows}"
+def _section(name: str, spec: type[Spec], depth: int) -> str:
+    """Return the section of a spec, and below it those of the specs in it."""
+    inner = {field: cls for field, info in spec.model_fields.items() if (cls := nested(info.annotation))}
+    title = f"\n{'#' * depth} {name}\n\n" + (f"{_words(spec.__doc__)}\n\n" if depth > TOP else "")
+    return (
+        title
+        + _table(spec)
+        + "".join(_section(f"{name}.{field}", cls, depth + 1) for field, cls in inner.items() if field not in BESIDE)
+    )
+
+
+def _table(spec: type[Spec]) -> str:
+    plain = {field: info for field, info in spec.model_fields.items() if not nested(info.annotation)}
+    rows = "".join(_row(field, info) for field, info in plain.items())
+    return f"| field | default | what |\n|---|---|---|\n{rows}" if rows else ""
 
 
 def _row(name: str, info: FieldInfo) -> str:
     default = "required" if info.default is PydanticUndefined and info.default_factory is None else _shown(info)
-    words = " ".join((info.description or "").split()).replace("|", "\\|")
-    return f"| `{name}` | {default} | {words} |\n"
+    return f"| `{name}` | {default} | {_words(info.description)} |\n"
+
+
+def _words(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("|", "\\|")
 
 
 def _shown(info: FieldInfo) -> str:
     value = info.get_default(call_default_factory=True)
+    if isinstance(value, dict):
+        return ", ".join(f"`{key}: {item}`" for key, item in value.items()) or "none"
     if isinstance(value, tuple | list):
         return ", ".join(f"`{item}`" for item in value) or "none"
     return "none" if value in (None, "") else f"`{value}`"

@@ -65,7 +65,9 @@ def test_the_page_needs_nothing_from_elsewhere(tmp_path: Path) -> None:
 def test_every_figure_of_the_run_stands_on_the_page_and_adds_up(tmp_path: Path) -> None:
     rows = [pair(f"question {n}", f"<p>answer {n % 50} {'x' * n}</p>") for n in range(100)]
     result = prepare(
-        tmp_path, [*rows, *rows[:7], pair("empty", ""), "{broken", pair("long", "y" * 3000)], max_chars=2000
+        tmp_path,
+        [*rows, *rows[:7], pair("empty", ""), "{broken", pair("long", "y" * 3000)],
+        filters={"max_chars": 2000},
     )
     document = result.document
     assert document["dropped"] == {"invalid_json": 1, "empty_answer": 1, "too_long": 1, "duplicate": 7}

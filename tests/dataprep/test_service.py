@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -16,8 +17,9 @@ from tunewright.chassis.records import ref_from_proto
 from tunewright.chassis.rpc_status import from_rpc_error
 from tunewright.chassis.server import ServiceServer
 from tunewright.chassis.settings import ServiceSettings
+from tunewright.chassis.spec import Spec, nested
 from tunewright.dataprep.service import STAGES, register
-from tunewright.dataprep.spec import DataprepSpec
+from tunewright.dataprep.spec import DataprepSpec, Split
 from tunewright.v1 import artifact_pb2, dataprep_pb2, dataprep_pb2_grpc, job_pb2
 
 STORE = MemoryStore()
@@ -74,13 +76,13 @@ def test_uploads_become_a_dataset_with_its_lineage(
 ) -> None:
     rows = [pair(f"question {number}", f"answer {number}") for number in range(40)]
     uploads = [upload(tmp_path / str(half), to_jsonl(rows[half::2])) for half in range(2)]
-    spec = dataprep_pb2.DataprepSpec(seed=3, validation_fraction=0.25)
+    spec = dataprep_pb2.DataprepSpec(seed=3, split={"validation_fraction": 0.25})
     request = dataprep_pb2.SubmitDataprepRequest(spec=spec, uploads=uploads)
     job = finished(runner, stub.SubmitDataprep(request).job)
     assert job.state == job_pb2.JOB_STATE_SUCCEEDED, job.failure
     manifest = load_manifest(STORE, ref_from_proto(job.result))
     assert manifest.kind is Kind.DATASET
-    assert manifest.spec == DataprepSpec(seed=3, validation_fraction=0.25).canonical()
+    assert manifest.spec == DataprepSpec(seed=3, split=Split(validation_fraction=0.25)).canonical()
     assert sorted(manifest.parents) == ["upload_000", "upload_001"]
     assert manifest.metrics["rows_out"] == 40
     assert stub.SubmitDataprep(request).job.result == job.result
@@ -103,11 +105,18 @@ def test_a_wrong_request_is_refused_by_the_field(stub: dataprep_pb2_grpc.Datapre
     model = to_proto(ArtifactRef(Kind.MODEL, "0" * 64))
     text = refusal(stub, dataprep_pb2.SubmitDataprepRequest(uploads=[model]))
     assert text.startswith("uploads[0]: expected a reference to uploads/…, found models/")
-    spec = dataprep_pb2.DataprepSpec(validation_fraction=0.9, format="csv")
+    spec = dataprep_pb2.DataprepSpec(split={"validation_fraction": 0.9}, format="table")
     text = refusal(stub, dataprep_pb2.SubmitDataprepRequest(spec=spec, uploads=[model]))
-    assert "validation_fraction" in text
+    assert "split.validation_fraction" in text
     assert "format" in text
 
 
 def test_the_proto_has_the_fields_of_the_spec() -> None:
-    assert {field.name for field in dataprep_pb2.DataprepSpec.DESCRIPTOR.fields} == set(DataprepSpec.model_fields)
+    _same_fields(dataprep_pb2.DataprepSpec.DESCRIPTOR, DataprepSpec)
+
+
+def _same_fields(descriptor: Any, spec: type[Spec]) -> None:  # noqa: ANN401 - a descriptor of protobuf's C library
+    assert {field.name for field in descriptor.fields} == set(spec.model_fields), descriptor.full_name
+    for field in descriptor.fields:
+        if inner := nested(spec.model_fields[field.name].annotation):
+            _same_fields(field.message_type, inner)

@@ -87,5 +87,5 @@ def test_ten_rows_of_one_question_are_divided_by_row_and_that_is_said(tmp_path: 
 
 
 def test_nothing_is_held_out_where_the_fraction_is_zero(tmp_path: Path) -> None:
-    result = prepare(tmp_path, [pair(f"q {number}", "a") for number in range(20)], validation_fraction=0.0)
+    result = prepare(tmp_path, [pair(f"q {number}", "a") for number in range(20)], split={"validation_fraction": 0.0})
     assert (len(result.train), (result.output / "validation.jsonl").read_bytes()) == (20, b"")

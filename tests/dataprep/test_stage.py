@@ -17,7 +17,7 @@ from demo.data import write_raw
 from tests.dataprep.preparation import Recorder, lines_of, pair, prepare, prepare_inputs, to_jsonl
 from tunewright.artifacts import Kind
 from tunewright.chassis.errors import Interrupted
-from tunewright.dataprep.spec import DataprepSpec
+from tunewright.dataprep.spec import DataprepSpec, Filters
 from tunewright.dataprep.stage import run
 
 FILES = ("train.jsonl", "validation.jsonl", "report.json", "report.html")
@@ -39,7 +39,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 def run_alone(folder: Path, upload: Path, hash_seed: str) -> Path:
     folder.mkdir()
-    (folder / "spec.yaml").write_text("seed: 5\nmin_answer_chars: 2\n")
+    (folder / "spec.yaml").write_text("seed: 5\nfilters: {min_answer_chars: 2}\n")
     output = folder / "out"
     command = [sys.executable, "-m", "tunewright.dataprep", "run", str(folder / "spec.yaml")]
     command += ["--input", f"upload_000={upload}", "--output", str(output)]
@@ -58,7 +58,7 @@ def test_any_process_writes_the_same_bytes_whatever_its_hash_seed(tmp_path: Path
     assert others == [first, first]
     manifests = [json.loads((output / "manifest.json").read_bytes()) for output in outputs]
     assert len({manifest["id"] for manifest in manifests}) == 1
-    assert manifests[0]["spec"] == DataprepSpec(seed=5, min_answer_chars=2).canonical()
+    assert manifests[0]["spec"] == DataprepSpec(seed=5, filters=Filters(min_answer_chars=2)).canonical()
     assert {entry["path"] for entry in manifests[0]["files"]} == set(FILES)
 
 

@@ -22,7 +22,7 @@ name: parrot
 base_model: tiny_model
 data:
   - path: raw.jsonl
-dataprep: {validation_fraction: 0.2}
+dataprep: {split: {validation_fraction: 0.2}}
 training:
   max_steps: 60
   learning_rate: 5.0e-3

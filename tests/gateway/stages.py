@@ -15,11 +15,17 @@ from tunewright.chassis.stage import Reporter, Stage
 BROKEN_SEED = 13
 
 
+class Split(Spec):
+    """Like dataprep's."""
+
+    validation_fraction: float = Field(default=0.1, ge=0, le=0.5)
+
+
 class PrepareSpec(Spec):
     """Like dataprep's, as far as these tests need it."""
 
     seed: int = 0
-    validation_fraction: float = Field(default=0.1, ge=0, le=0.5)
+    split: Split = Split()
 
 
 class TrainSpec(Spec):

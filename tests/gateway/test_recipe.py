@@ -7,7 +7,7 @@ import pytest
 
 from tunewright.chassis.errors import InvalidSpec
 from tunewright.gateway.recipe import SECTIONS, parse
-from tunewright.v1 import training_pb2
+from tunewright.v1 import dataprep_pb2, training_pb2
 
 FILE = f"file-{'a' * 64}"
 
@@ -25,7 +25,45 @@ def _violations(document: object) -> dict[str, str]:
 def test_every_field_of_every_room_is_a_key_of_its_section() -> None:
     for name, cls in SECTIONS.items():
         for field in cls.DESCRIPTOR.fields:
-            assert "unknown name" not in str(_probe(name, field.name))
+            if field.name != "sources":  # its keys stand under `data`
+                assert "unknown name" not in str(_probe(name, field.name))
+
+
+def test_keys_of_sections_in_sections_are_checked_with_their_whole_path() -> None:
+    wrong = {
+        "cleaning": {"htlm": True, "html": 1},
+        "split": 0.1,
+        "validation_fraction": 0.2,
+        "mixing": {"learning_rate": 1},
+        "audit": {"n": 1},
+    }
+    assert _violations(_recipe(dataprep=wrong)) == {
+        "dataprep.cleaning.htlm": "unknown name; did you mean 'html'?",
+        "dataprep.cleaning.html": "true or false is expected, found 1 (a whole number)",
+        "dataprep.split": "a mapping of keys to values is expected, found 0.1 (a number)",
+        "dataprep.validation_fraction": "unknown name; it belongs to 'dataprep.split'",
+        "dataprep.mixing.learning_rate": "unknown name; it belongs to 'training'",
+        "dataprep.audit.n": "unknown name; this section has no keys",
+    }
+
+
+def test_what_is_said_of_a_file_reaches_data_preparation_in_the_order_of_the_files() -> None:
+    other = f"file-{'b' * 64}"
+    recipe = parse(_recipe(data=[{"file": FILE}, {"file": other, "name": "general"}]))
+    assert [ref.id[0] for ref in recipe.uploads] == ["a", "b"]
+    assert [source.name for source in recipe.section("dataprep", dataprep_pb2.DataprepSpec).sources] == ["", "general"]
+    document = json.loads(json.dumps(recipe.to_document()))
+    assert document["data"] == [{"file": FILE}, {"file": other, "name": "general"}]
+    assert parse(document) == recipe
+    assert not parse(_recipe()).section("dataprep", dataprep_pb2.DataprepSpec).sources
+
+
+def test_what_is_wrong_beside_a_file_is_named_there() -> None:
+    found = _violations(_recipe(data=[{"file": FILE, "name": 3, "wieght": 1}], dataprep={"sources": []}))
+    assert found["data[0].name"] == "text is expected, found 3 (a whole number)"
+    assert found["data[0].wieght"].startswith("unknown name")
+    assert "under 'data'" in found["dataprep.sources"]
+    assert len(found) == 3
 
 
 def _probe(section: str, field: str) -> dict[str, str]:
@@ -77,6 +115,7 @@ def test_a_recipe_written_and_parsed_again_is_the_same() -> None:
     sections = {
         "training": {"lora_r": 8, "target_modules": ["q_proj"], "learning_rate": 2e-4, "packing": False},
         "merging": {"max_shard_bytes": 2**40},
+        "dataprep": {"seed": 3, "cleaning": {"html": False}, "split": {"validation_fraction": 0.2}, "audit": {}},
         "deployment": {"kv_cache_bytes": 64 << 20, "enforce_eager": True},
     }
     recipe = parse(_recipe(**sections, base_revision="main"))

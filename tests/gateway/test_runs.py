@@ -171,7 +171,11 @@ def test_runs_are_listed_newest_first_in_pages(gateway: Gateway, finished: dict[
         ({"training": {"lora_rank": 8}}, "training.lora_rank", "did you mean 'lora_r'?"),
         ({"training": {"lora_r": "many"}}, "training.lora_r", "a whole number is expected"),
         ({"training": {"learning_rate": 7}}, "training.learning_rate", "less than or equal to 1"),
-        ({"dataprep": {"validation_fraction": 0.9}}, "dataprep.validation_fraction", "less than or equal to 0.5"),
+        (
+            {"dataprep": {"split": {"validation_fraction": 0.9}}},
+            "dataprep.split.validation_fraction",
+            "less than or equal to 0.5",
+        ),
         ({"merging": {"probe_count": 0}}, "merging.probe_count", "greater than or equal to 1"),
         ({"deployment": {"max_num_seqs": 9999}}, "deployment.max_num_seqs", "at most 1000"),
         ({"base_model": "unknown/model"}, "base_model", "no model 'unknown/model'"),

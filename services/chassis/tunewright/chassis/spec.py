@@ -6,7 +6,7 @@ Knows nothing of any one stage.
 import difflib
 import hashlib
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
@@ -28,16 +28,16 @@ class Spec(BaseModel):
         Raises:
             InvalidSpec: unknown fields (with the nearest known name) or values out of range, all of them named.
         """
-        unknown = [key for key in values if key not in cls.model_fields]
-        violations = [Violation(key, unknown_name(key, cls.model_fields)) for key in unknown]
         try:
-            spec = cls.model_validate({key: value for key, value in values.items() if key not in unknown})
+            return cls.model_validate(values)
         except ValidationError as error:
-            violations += pydantic_violations(error)
+            violations = [
+                Violation(place.field, unknown_name(place.field.rpartition(".")[2], _known(cls, item["loc"])))
+                if item["type"] == "extra_forbidden"
+                else place
+                for item, place in zip(error.errors(include_url=False), pydantic_violations(error), strict=True)
+            ]
             raise _invalid(cls, violations) from error
-        if violations:
-            raise _invalid(cls, violations)
-        return spec
 
     @classmethod
     def from_proto(cls, message: Message) -> Self:
@@ -66,6 +66,21 @@ def unknown_name(name: str, known: Mapping[str, object] | list[str]) -> str:
     """Return the sentence that says a name is not known, with the nearest known one."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"unknown name; did you mean {near[0]!r}?" if near else f"unknown name; known are {', '.join(sorted(known))}"
+
+
+def _known(cls: type[Spec], path: tuple[int | str, ...]) -> list[str]:
+    """Return the fields of the spec, inside `cls`, in which the last part of `path` was looked for."""
+    for part in path[:-1]:
+        if isinstance(part, str) and part in cls.model_fields:
+            cls = nested(cls.model_fields[part].annotation) or cls
+    return list(cls.model_fields)
+
+
+def nested(annotation: object) -> type[Spec] | None:
+    """Return the spec in a field's annotation: itself, or the items of a tuple or the values of a mapping of specs."""
+    if isinstance(annotation, type) and issubclass(annotation, Spec):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := nested(part))), None)
 
 
 def _invalid(cls: type[Spec], violations: list[Violation]) -> InvalidSpec:

@@ -20,7 +20,7 @@ class Rejection:
 def reject_raw(messages: list[Message], spec: DataprepSpec) -> Rejection | None:
     """Return the reason to drop a row before it is cleaned: far too long (characters)."""
     size = sum(len(message["content"]) for message in messages)
-    return _too_long(size, spec) if size > _HOPELESS * spec.max_chars else None
+    return _too_long(size, spec) if size > _HOPELESS * spec.filters.max_chars else None
 
 
 def reject(messages: list[Message], spec: DataprepSpec) -> Rejection | None:
@@ -31,11 +31,11 @@ def reject(messages: list[Message], spec: DataprepSpec) -> Rejection | None:
     if not all(answers):
         return Rejection("empty_answer", "an answer without text")
     size = sum(map(len, answers))
-    if size < spec.min_answer_chars:
-        return Rejection("answer_too_short", f"{size:,} characters; min_answer_chars is {spec.min_answer_chars:,}")
+    if size < (least := spec.filters.min_answer_chars):
+        return Rejection("answer_too_short", f"{size:,} characters; min_answer_chars is {least:,}")
     total = sum(len(message["content"]) for message in messages)
-    return _too_long(total, spec) if total > spec.max_chars else None
+    return _too_long(total, spec) if total > spec.filters.max_chars else None
 
 
 def _too_long(size: int, spec: DataprepSpec) -> Rejection:
-    return Rejection("too_long", f"{size:,} characters; max_chars is {spec.max_chars:,}")
+    return Rejection("too_long", f"{size:,} characters; max_chars is {spec.filters.max_chars:,}")

@@ -36,7 +36,7 @@ def _prepare(line: Line, source: Source, shape: Shape, spec: DataprepSpec, tally
     if rejection := reject_raw(raw, spec):
         _drop(rejection, raw, line, source, tally)
         return None
-    cleaned = clean_messages(raw, strip_html=spec.strip_html)
+    cleaned = clean_messages(raw, strip_html=spec.cleaning.html)
     if rejection := reject(cleaned.messages, spec):
         _drop(rejection, cleaned.messages, line, source, tally)
         return None

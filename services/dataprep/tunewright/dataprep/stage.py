@@ -46,7 +46,7 @@ def run(spec: DataprepSpec, inputs: Mapping[str, Path], output_dir: Path, report
     with RowStore(output_dir) as rows:
         duplicates = _read(sources, spec, rows, tally, report)
         tally.refuse_if_unreadable(spec.max_invalid_fraction)
-        dropped = duplicates.kept_instead() if spec.deduplicate else {}
+        dropped = duplicates.kept_instead() if spec.duplicates.exact else {}
         _count_duplicates(dropped, rows, tally)
         tally.refuse_if_nothing_left()
         sides = _split(rows, dropped, spec, report)
@@ -109,12 +109,12 @@ def _count_duplicates(dropped: Mapping[int, int], rows: RowStore, tally: Tally) 
 def _split(rows: RowStore, dropped: Collection[int], spec: DataprepSpec, report: Reporter) -> Sides:
     kept = [number for number in range(len(rows)) if number not in dropped]
     places = [rows.questions[number] for number in kept]
-    by_row = spec.validation_fraction > 0 and len(kept) > 1 and len(set(places)) == 1
+    by_row = spec.split.validation_fraction > 0 and len(kept) > 1 and len(set(places)) == 1
     if by_row:
         text = "All rows have the same question: rows are divided instead, so the held-out loss says less"
         report.event("split_by_row", text, severity=Severity.WARNING)
         places = [place(rows.digest(number), spec.seed) for number in kept]
-    out = held_out(places, spec.validation_fraction)
+    out = held_out(places, spec.split.validation_fraction)
     train = [number for number, where in zip(kept, places, strict=True) if where not in out]
     validation = [number for number, where in zip(kept, places, strict=True) if where in out]
     return Sides(train, validation, by_row)

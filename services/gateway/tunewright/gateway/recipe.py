@@ -4,19 +4,18 @@ The sections' keys are the fields of the rooms' spec messages, read from the des
 here. Which values are allowed is each room's own knowledge: the gateway asks it (`validate_only`) before a run starts.
 """
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import yaml
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from tunewright.artifacts import ArtifactRef, InvalidRef, Kind
 from tunewright.chassis.errors import InvalidSpec, Violation
 from tunewright.chassis.spec import unknown_name
+from tunewright.gateway.fields import Filler, Violations, kind, show, values_of
 from tunewright.v1 import dataprep_pb2, evaluation_pb2, inference_pb2, merging_pb2, training_pb2
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,46}[a-z0-9])?")
@@ -29,16 +28,8 @@ SECTIONS: dict[str, type[Message]] = {
     "deployment": inference_pb2.DeploymentSpec,
 }
 _KEYS = ["name", "base_model", "base_revision", "data", *SECTIONS]
-_WHOLE = {
-    FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
-    FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
-    FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
-    FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
-}
-_FRACTIONAL = {FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT}
-# YAML 1.1 reads 2e-4 as text, because its numbers need a dot; people write learning rates like that.
-_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
-
+_DESCRIPTORS: dict[str, Any] = {name: cls.DESCRIPTOR for name, cls in SECTIONS.items()}
+_SOURCE_KEYS = ["file", "path", *dataprep_pb2.DataSource.DESCRIPTOR.fields_by_name]
 SpecT = TypeVar("SpecT", bound=Message)
 
 
@@ -80,17 +71,24 @@ class Recipe:
         document: dict[str, Any] = {"name": self.name, "base_model": self.base_model}
         if self.base_revision:
             document["base_revision"] = self.base_revision
-        document["data"] = [{"file": f"{FILE_PREFIX}{ref.id}"} for ref in self.uploads]
-        for name, message in self.sections.items():
-            document[name] = _values(message)
-        return document
+        sections = {name: values_of(message) for name, message in self.sections.items()}
+        sources = sections["dataprep"].pop("sources", None) or [{}] * len(self.uploads)
+        files = [{"file": f"{FILE_PREFIX}{ref.id}"} for ref in self.uploads]
+        document["data"] = [file | source for file, source in zip(files, sources, strict=True)]
+        return document | sections
 
 
-def _values(message: Message) -> dict[str, Any]:
-    """Return the fields that are set. Not MessageToDict: that writes whole numbers of 64 bits as text."""
-    return {
-        descriptor.name: list(value) if descriptor.is_repeated else value for descriptor, value in message.ListFields()
-    }
+def spec_message(path: str, cls: type[SpecT], values: Mapping[str, Any]) -> SpecT:
+    """Return the message of one section given alone.
+
+    Raises:
+        InvalidSpec: everything that is wrong with it, each below `path`.
+    """
+    found = Violations()
+    message = cls()
+    Filler(found, _DESCRIPTORS).fill(message, values, path)
+    found.raise_if_any()
+    return message
 
 
 def parse(document: object) -> Recipe:
@@ -100,45 +98,21 @@ def parse(document: object) -> Recipe:
         InvalidSpec: everything that is wrong with it, each with its path.
     """
     values = _mapping(document)
-    found = _Violations()
+    found = Violations()
     for key in values:
         if key not in _KEYS:
             found.add(str(key), unknown_name(str(key), _KEYS))
+    sections = {name: _section(name, cls, values.get(name), found) for name, cls in SECTIONS.items()}
+    uploads = _uploads(values.get("data"), sections["dataprep"], found)
     recipe = Recipe(
         name=_name(values.get("name"), found),
         base_model=_base_model(values.get("base_model"), found),
         base_revision=_text(values.get("base_revision"), "base_revision", found),
-        uploads=_uploads(values.get("data"), found),
-        sections={name: _section(name, cls, values.get(name), found) for name, cls in SECTIONS.items()},
+        uploads=uploads,
+        sections=sections,
     )
     found.raise_if_any()
     return recipe
-
-
-def spec_message(path: str, cls: type[SpecT], values: Mapping[str, Any]) -> SpecT:
-    """Return the message of one section given alone.
-
-    Raises:
-        InvalidSpec: everything that is wrong with it, each below `path`.
-    """
-    found = _Violations()
-    message = cls()
-    _fill(message, values, path, found)
-    found.raise_if_any()
-    return message
-
-
-class _Violations:
-    def __init__(self) -> None:
-        self._found: list[Violation] = []
-
-    def add(self, path: str, description: str) -> None:
-        self._found.append(Violation(path, description))
-
-    def raise_if_any(self) -> None:
-        if self._found:
-            text = "; ".join(f"{v.field}: {v.description}" for v in self._found)
-            raise InvalidSpec(f"not valid: {text}", violations=self._found)
 
 
 def _mapping(document: object) -> Mapping[str, Any]:
@@ -151,17 +125,17 @@ def _mapping(document: object) -> Mapping[str, Any]:
             ) from error
     if not isinstance(document, dict):
         raise InvalidSpec(
-            f"the recipe must be a mapping of keys to values, found {_kind(document)}",
-            violations=[Violation("recipe", f"a mapping is expected, found {_kind(document)}")],
+            f"the recipe must be a mapping of keys to values, found {kind(document)}",
+            violations=[Violation("recipe", f"a mapping is expected, found {kind(document)}")],
         )
     return document
 
 
-def _name(value: object, found: _Violations) -> str:
+def _name(value: object, found: Violations) -> str:
     if not isinstance(value, str) or not NAME.fullmatch(value):
         found.add(
             "name",
-            f"1 to 48 lower-case letters, digits, dots, dashes or underscores are expected, found {_show(value)}",
+            f"1 to 48 lower-case letters, digits, dots, dashes or underscores are expected, found {show(value)}",
         )
         return ""
     if value.endswith("-base"):
@@ -169,9 +143,9 @@ def _name(value: object, found: _Violations) -> str:
     return value
 
 
-def _base_model(value: object, found: _Violations) -> str:
+def _base_model(value: object, found: Violations) -> str:
     if not isinstance(value, str) or not value.strip():
-        found.add("base_model", f"a hub id, a folder or models/<sha256> is expected, found {_show(value)}")
+        found.add("base_model", f"a hub id, a folder or models/<sha256> is expected, found {show(value)}")
         return ""
     if value.startswith(f"{Kind.MODEL.value}/"):
         try:
@@ -181,26 +155,38 @@ def _base_model(value: object, found: _Violations) -> str:
     return value.strip()
 
 
-def _text(value: object, path: str, found: _Violations) -> str:
+def _text(value: object, path: str, found: Violations) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        found.add(path, f"text is expected, found {_show(value)}")
+        found.add(path, f"text is expected, found {show(value)}")
         return ""
     return value
 
 
-def _uploads(value: object, found: _Violations) -> tuple[ArtifactRef, ...]:
+def _uploads(value: object, dataprep: Message, found: Violations) -> tuple[ArtifactRef, ...]:
+    """Return the files of `data`; what else is said of each goes into dataprep's `sources`, in the same order."""
     if not isinstance(value, list) or not value:
-        found.add("data", f"a list with at least one `- file: file-<id>` is expected, found {_show(value)}")
+        found.add("data", f"a list with at least one `- file: file-<id>` is expected, found {show(value)}")
         return ()
     refs = [_upload(item, f"data[{position}]", found) for position, item in enumerate(value)]
+    sources = [_source(item, f"data[{position}]", found) for position, item in enumerate(value)]
+    if isinstance(dataprep, dataprep_pb2.DataprepSpec) and any(source.ListFields() for source in sources):
+        dataprep.sources.extend(sources)
     return tuple(ref for ref in refs if ref is not None)
 
 
-def _upload(item: object, path: str, found: _Violations) -> ArtifactRef | None:
+def _source(item: object, path: str, found: Violations) -> dataprep_pb2.DataSource:
+    source = dataprep_pb2.DataSource()
+    if isinstance(item, dict):
+        said = {key: value for key, value in item.items() if key in source.DESCRIPTOR.fields_by_name}
+        Filler(found, _DESCRIPTORS).fill(source, said, path)
+    return source
+
+
+def _upload(item: object, path: str, found: Violations) -> ArtifactRef | None:
     if not isinstance(item, dict):
-        found.add(path, f"`file: file-<id>` is expected, found {_show(item)}")
+        found.add(path, f"`file: file-<id>` is expected, found {show(item)}")
         return None
     for key in item:
         if key == "path":
@@ -208,8 +194,8 @@ def _upload(item: object, path: str, found: _Violations) -> ArtifactRef | None:
                 f"{path}.path",
                 "the gateway sees no local files: upload it by POST /v1/files and write `file: file-<id>`",
             )
-        elif key != "file":
-            found.add(f"{path}.{key}", unknown_name(str(key), ["file", "path"]))
+        elif key not in _SOURCE_KEYS:
+            found.add(f"{path}.{key}", unknown_name(str(key), _SOURCE_KEYS))
     if "file" not in item:
         if "path" not in item:
             found.add(f"{path}.file", "missing: the id of an uploaded file is expected")
@@ -232,104 +218,14 @@ def file_ref(identifier: object) -> ArtifactRef:
             return ArtifactRef(Kind.UPLOAD, identifier.removeprefix(FILE_PREFIX))
         except InvalidRef:
             pass
-    raise InvalidSpec(f"file-<64 hexadecimal digits> is expected, found {_show(identifier)}")
+    raise InvalidSpec(f"file-<64 hexadecimal digits> is expected, found {show(identifier)}")
 
 
-def _section(name: str, cls: type[Message], value: object, found: _Violations) -> Message:
+def _section(name: str, cls: type[Message], value: object, found: Violations) -> Message:
     message = cls()
-    if value is None:
-        return message
-    if not isinstance(value, dict):
-        found.add(name, f"a mapping of keys to values is expected, found {_show(value)}")
-        return message
-    _fill(message, value, name, found)
+    if name == "dataprep" and isinstance(value, dict) and "sources" in value:
+        found.add("dataprep.sources", "unknown name; what is said of a file stands beside it, under 'data'")
+        value = {key: item for key, item in value.items() if key != "sources"}
+    if value is not None:
+        Filler(found, _DESCRIPTORS).fill(message, value, name)
     return message
-
-
-def _fill(message: Message, values: Mapping[Any, Any], path: str, found: _Violations) -> None:
-    fields = message.DESCRIPTOR.fields_by_name
-    for key, value in values.items():
-        where = f"{path}.{key}"
-        if key not in fields:
-            found.add(where, _unknown(str(key), path, list(fields)))
-        elif value is not None:
-            _set(message, cast("FieldDescriptor", fields[key]), value, where, found)
-
-
-def _set(message: Message, descriptor: FieldDescriptor, value: object, path: str, found: _Violations) -> None:
-    try:
-        if descriptor.is_repeated:
-            getattr(message, descriptor.name).extend([_converted(descriptor, item) for item in _items(value)])
-        else:
-            setattr(message, descriptor.name, _converted(descriptor, value))
-    except _Wrong as wrong:
-        found.add(path, str(wrong))
-
-
-class _Wrong(Exception):
-    def __init__(self, expected: str, value: object) -> None:
-        super().__init__(f"{expected} is expected, found {_show(value)}")
-
-
-def _items(value: object) -> list[object]:
-    if not isinstance(value, list):
-        raise _Wrong("a list", value)
-    return value
-
-
-def _converted(descriptor: FieldDescriptor, value: object) -> object:
-    kind = descriptor.cpp_type
-    if kind in _WHOLE:
-        return _whole(value, *_WHOLE[kind])
-    if kind in _FRACTIONAL:
-        return _fractional(value)
-    if kind == FieldDescriptor.CPPTYPE_BOOL:
-        if not isinstance(value, bool):
-            raise _Wrong("true or false", value)
-        return value
-    if not isinstance(value, str):
-        raise _Wrong("text", value)
-    return value
-
-
-def _whole(value: object, low: int, high: int) -> int:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise _Wrong("a whole number", value)
-    if not low <= value <= high:
-        raise _Wrong(f"a whole number from {low} to {high}", value)
-    return value
-
-
-def _fractional(value: object) -> float:
-    if isinstance(value, str) and _NUMBER.fullmatch(value):
-        value = float(value)
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise _Wrong("a number", value)
-    return float(value)
-
-
-def _unknown(key: str, section: str, known: list[str]) -> str:
-    """Say that a key is not known: with the nearest one, or with the section where it belongs."""
-    if not difflib.get_close_matches(key, known, n=1, cutoff=0.5):
-        for other, cls in SECTIONS.items():
-            if other != section and key in cls.DESCRIPTOR.fields_by_name:
-                return f"unknown name; it belongs to {other!r}"
-    return unknown_name(key, known)
-
-
-def _show(value: object) -> str:
-    return "nothing" if value is None else f"{value!r:.80} ({_kind(value)})"
-
-
-def _kind(value: object) -> str:
-    names = {
-        str: "text",
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        list: "a list",
-        dict: "a mapping",
-    }
-    return "nothing" if value is None else names.get(type(value), type(value).__name__)
