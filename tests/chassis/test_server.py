@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import traceback
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pydantic import Field, SecretStr
 
 from tests.chassis.certificates import make_certificates
 from tests.chassis.conftest import MakeRunner
@@ -193,6 +195,34 @@ def test_half_a_tls_configuration_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("TUNEWRIGHT_TLS_CERT", "/x.pem")
     with pytest.raises(InvalidSpec, match="TLS_CERT, TLS_KEY and TLS_CA together"):
         read_settings(ServiceSettings)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("TUNEWRIGHT_TLS_CERT", "/x.pem"), ("TUNEWRIGHT_INFERENCE_ENGINE_KEY", "geheim")]
+)
+def test_no_secret_is_told_when_the_environment_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    class Strict(ServiceSettings):
+        inference_engine_key: SecretStr = Field(default=SecretStr("sixteen letters!"), min_length=16)
+
+    monkeypatch.setenv("TUNEWRIGHT_STORE_SECRET_KEY", "geheim")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InvalidSpec) as caught:
+        read_settings(Strict)
+    assert "geheim" not in "".join(traceback.format_exception(caught.value))
+    assert variable.removeprefix("TUNEWRIGHT_") in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("TUNEWRIGHT_STORE_ENDPOINT", "ftp://store"), ("TUNEWRIGHT_STORE_BUCKET", "No Bucket")]
+)
+def test_a_store_that_cannot_be_one_is_refused_by_its_variables(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InvalidSpec, match=variable):
+        read_settings(ServiceSettings).open_store()
 
 
 def test_a_secret_may_lie_in_a_file_and_a_variable_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

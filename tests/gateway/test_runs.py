@@ -179,6 +179,7 @@ def test_runs_are_listed_newest_first_in_pages(gateway: Gateway, finished: dict[
         ({"merging": {"probe_count": 0}}, "merging.probe_count", "greater than or equal to 1"),
         ({"deployment": {"max_num_seqs": 9999}}, "deployment.max_num_seqs", "at most 1000"),
         ({"base_model": "unknown/model"}, "base_model", "no model 'unknown/model'"),
+        ({"base_model": f"models/{'1' * 64}"}, "base_model", "holds no artifact models/1111"),
         ({"data": [{"file": f"file-{'0' * 64}"}]}, "data[0].file", "there is no file"),
     ],
 )

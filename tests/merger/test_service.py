@@ -13,7 +13,7 @@ import pytest
 from tests.merger.conftest import TINY, write_dataset
 from tunewright.artifacts import ArtifactRef, Kind, Manifest, MemoryStore, seal
 from tunewright.artifacts.transfer import commit, load_manifest
-from tunewright.chassis.errors import InvalidSpec, NotFound, Refused
+from tunewright.chassis.errors import InvalidSpec, NotFound, Refused, Unavailable
 from tunewright.chassis.jobs import JobRunner
 from tunewright.chassis.records import ref_from_proto, ref_to_proto
 from tunewright.merger.service import STAGES, MergerSettings, MergingService
@@ -115,6 +115,14 @@ def test_validation_alone_finds_what_is_wrong_and_starts_nothing(
     with pytest.raises(NotFound, match="no folder"):
         submit_import(service, "a/b/c", validate_only=True)
     assert service._jobs.jobs(10) == []
+
+
+def test_where_the_hub_has_no_such_model_the_nearest_folder_is_named(
+    service: MergingService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(Unavailable, match=r"does not answer for 'tinny'.*import root: .*did you mean 'tiny'\?"):
+        submit_import(service, "tinny", validate_only=True)
 
 
 def test_the_server_process_never_imports_torch() -> None:

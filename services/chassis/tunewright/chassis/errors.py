@@ -223,9 +223,11 @@ def foreign(error: BaseException) -> TunewrightError:
 
 
 def pydantic_violations(error: ValidationError) -> list[Violation]:
-    """Return one violation a wrong field, with the value that was found."""
+    """Return one violation a wrong field, with the value that was found; of a rule between fields, what it says."""
     return [
-        Violation(".".join(str(part) for part in item["loc"]) or "spec", f"{item['msg']} (found {item['input']!r:.80})")
+        Violation(".".join(str(part) for part in item["loc"]), f"{item['msg']} (found {item['input']!r:.80})")
+        if item["loc"]
+        else Violation("spec", item["msg"])
         for item in error.errors(include_url=False)
     ]
 

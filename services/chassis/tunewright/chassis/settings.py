@@ -2,13 +2,16 @@
 
 import os
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tunewright.artifacts.s3 import S3Store
-from tunewright.chassis.errors import InvalidSpec, pydantic_violations
+from tunewright.chassis.errors import InvalidSpec
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class ServiceSettings(BaseSettings):
@@ -58,15 +61,22 @@ class ServiceSettings(BaseSettings):
         return self
 
     def open_store(self) -> S3Store:
-        """Return the object store; nothing is asked of it yet."""
-        return S3Store(
-            self.store_endpoint,
-            self.store_bucket,
-            access_key=self.store_access_key,
-            secret_key=self.store_secret_key.get_secret_value(),
-            region=self.store_region,
-            ca_file=self.store_ca,
-        )
+        """Return the object store; nothing is asked of it yet.
+
+        Raises:
+            InvalidSpec: endpoint or bucket cannot be one.
+        """
+        try:
+            return S3Store(
+                self.store_endpoint,
+                self.store_bucket,
+                access_key=self.store_access_key,
+                secret_key=self.store_secret_key.get_secret_value(),
+                region=self.store_region,
+                ca_file=self.store_ca,
+            )
+        except ValueError as error:
+            raise _invalid(f"TUNEWRIGHT_STORE_ENDPOINT, TUNEWRIGHT_STORE_BUCKET: {error}") from error
 
 
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
@@ -78,12 +88,23 @@ def read_settings(cls: type[SettingsT]) -> SettingsT:
     Such a file is called like the variable in lower case (`tunewright_store_secret_key`); a variable comes first.
 
     Raises:
-        InvalidSpec: a variable is malformed; every wrong one is named by its environment name.
+        InvalidSpec: a variable is malformed; every wrong one is named by its environment name, and no secret is told.
     """
     sources: dict[str, Any] = {"_secrets_dir": os.environ.get("TUNEWRIGHT_SECRETS_DIR") or None}
     try:
         return cls(**sources)
     except ValidationError as error:
-        found = pydantic_violations(error)
-        text = "; ".join(f"TUNEWRIGHT_{v.field.upper()}: {v.description}" for v in found)
-        raise InvalidSpec(f"environment is not valid: {text}", remedy="Correct the variables named.") from error
+        # Not chained: pydantic's own text quotes all values, secrets too.
+        raise _invalid("; ".join(_told(cls, item) for item in error.errors(include_url=False))) from None
+
+
+def _told(cls: type[ServiceSettings], wrong: "ErrorDetails") -> str:
+    if not wrong["loc"]:
+        return wrong["msg"]
+    name = str(wrong["loc"][0])
+    found = "" if cls.model_fields[name].annotation is SecretStr else f" (found {wrong['input']!r:.80})"
+    return f"TUNEWRIGHT_{name.upper()}: {wrong['msg']}{found}"
+
+
+def _invalid(text: str) -> InvalidSpec:
+    return InvalidSpec(f"environment is not valid: {text}", remedy="Correct the variables named.")

@@ -7,13 +7,14 @@ import grpc
 
 from tunewright.artifacts import ArtifactError, ArtifactRef, Kind
 from tunewright.artifacts.transfer import load_manifest
-from tunewright.chassis.errors import InvalidSpec, Violation, foreign
+from tunewright.chassis.errors import InvalidSpec, NotFound, Unavailable, Violation, foreign
 from tunewright.chassis.records import ref_from_proto
 from tunewright.chassis.settings import ServiceSettings
+from tunewright.chassis.spec import unknown_name
 from tunewright.chassis.stage import Stage
 from tunewright.merger import hub
 from tunewright.merger.lineage import check_lineage
-from tunewright.merger.sources import FolderModel, check_local, fingerprint, resolve
+from tunewright.merger.sources import FolderModel, HubModel, check_local, fingerprint, folders, resolve
 from tunewright.merger.spec import ImportSpec, MergeSpec
 from tunewright.v1 import artifact_pb2, merging_pb2, merging_pb2_grpc
 
@@ -52,10 +53,21 @@ class MergingService(merging_pb2_grpc.MergingServiceServicer):
             check_local(source.path, spec.source, self._import_root or source.path)
             spec = spec.model_copy(update={"revision": spec.revision or fingerprint(source.path)})
         elif request.validate_only:
-            hub.look_up(source.repo_id, spec.revision)
+            self._look_up(source, spec)
         runtime = {"import_root": str(self._import_root)} if self._import_root else {}
         job = self._jobs.submit(STAGES["import"], spec, {}, runtime=runtime, validate_only=request.validate_only)
         return merging_pb2.SubmitImportResponse(job=job)
+
+    def _look_up(self, source: HubModel, spec: ImportSpec) -> None:
+        """Ask the hub; where it has no such model, the folders that could have been meant are named too."""
+        try:
+            hub.look_up(source.repo_id, spec.revision)
+        except (NotFound, Unavailable) as error:
+            known = folders(self._import_root) if self._import_root else []
+            if not known:
+                raise
+            words = f"{error.message}; among the folders below the import root: {unknown_name(source.repo_id, known)}"
+            raise type(error)(words, remedy=error.remedy) from error
 
     def SubmitMerge(  # noqa: N802 - gRPC's own naming
         self, request: merging_pb2.SubmitMergeRequest, context: grpc.ServicerContext

@@ -59,6 +59,12 @@ def resolve(source: str, import_root: Path | None) -> HubModel | FolderModel:
     raise InvalidSpec(f"source {source!r} is neither a hub id (owner/name) nor a folder below the import root")
 
 
+def folders(import_root: Path) -> list[str]:
+    """Return the model folders that may be named: those below the import root, up to two levels deep."""
+    found = [*import_root.glob("*/config.json"), *import_root.glob("*/*/config.json")]
+    return sorted(str(path.parent.relative_to(import_root)) for path in found)
+
+
 def fingerprint(folder: Path) -> str:
     """Return what changes when a model folder's files change: SHA-256 over names, sizes and samples, 40 digits.
 

@@ -136,6 +136,11 @@ def _check(state: State, recipe: Recipe) -> None:
     if missing:
         text = "; ".join(f"{v.field}: {v.description}" for v in missing)
         raise InvalidSpec(f"the recipe is not valid: {text}", violations=missing)
+    if recipe.base_ref is not None and not exists(state.store, recipe.base_ref):
+        raise InvalidSpec(
+            f"the recipe is not valid: base_model: the object store holds no artifact {recipe.base_ref}",
+            violations=[Violation("base_model", f"the object store holds no artifact {recipe.base_ref}")],
+        )
     stages.validate(state.rooms, recipe)
 
 
