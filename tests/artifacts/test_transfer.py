@@ -65,6 +65,29 @@ def test_a_second_commit_and_a_second_fetch_move_nothing(store: Store, make: Mak
     assert moved == []
 
 
+def test_only_the_chosen_files_are_moved_and_the_rest_can_follow(store: Store, make: Make, tmp_path: Path) -> None:
+    manifest, folder = make({"tokenizer.json": b"{}", "config.json": b"[]", "model.safetensors": os.urandom(5000)})
+    ref = commit(store, manifest, folder)
+    moved: list[int] = []
+    assert fetch(store, ref, tmp_path / "out", moved.append, only=("tokenizer*", "config.json")) == manifest
+    assert sum(moved) == 4
+    assert sorted(contents(tmp_path / "out")) == ["config.json", "tokenizer.json"]
+    fetch(store, ref, tmp_path / "out", moved.append)
+    assert sum(moved) == 5004
+    assert contents(tmp_path / "out") == contents(folder)
+
+
+def test_a_chosen_file_that_is_damaged_is_found_and_one_that_is_not_chosen_is_not_looked_at(
+    store: Store, make: Make, tmp_path: Path
+) -> None:
+    manifest, folder = make({"config.json": b"[]", "model.safetensors": b"weights"})
+    ref = commit(store, manifest, folder)
+    store.put_bytes(key_of(manifest, "model.safetensors"), b"ruined!")
+    fetch(store, ref, tmp_path / "out", only=["*.json"])
+    with pytest.raises(IntegrityError, match="safetensors"):
+        fetch(store, ref, tmp_path / "out", only=["*.safetensors"])
+
+
 def test_without_a_manifest_there_is_no_artifact(store: Store, make: Make, tmp_path: Path) -> None:
     manifest, folder = make(FILES)
     (folder / "train.jsonl").unlink()

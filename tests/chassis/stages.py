@@ -67,4 +67,7 @@ def _save(report: Reporter, numbers: list[int]) -> None:
 
 
 COUNT = Stage(service="counter", function="tests.chassis.stages:count", spec=CountSpec)
+COUNT_PART = Stage(
+    service="counter", function="tests.chassis.stages:count", spec=CountSpec, files={"base": ("*.txt", "deep/*")}
+)
 STAGES = {"count": COUNT}

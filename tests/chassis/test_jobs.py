@@ -12,12 +12,13 @@ import psutil
 import pytest
 
 from tests.chassis.conftest import MakeRunner
-from tests.chassis.stages import COUNT, CountSpec
+from tests.chassis.stages import COUNT, COUNT_PART, CountSpec
 from tests.seaweed import S3Settings, seaweedfs
 from tunewright.artifacts import ArtifactRef, Kind, Manifest, MemoryStore, Store, commit, fetch, seal
 from tunewright.chassis.errors import NotFound
 from tunewright.chassis.jobs import JobRunner
 from tunewright.chassis.journal import Event
+from tunewright.chassis.settings import ServiceSettings
 from tunewright.v1 import job_pb2
 
 
@@ -61,6 +62,28 @@ def test_a_job_leaves_an_artifact_that_names_its_parents_and_measures(
     assert manifest.metrics["stage_peak_rss_bytes"] > 10_000_000
     assert [event["sequence"] for event in events] == list(range(1, len(events) + 1))
     assert events[-1]["state"] == "SUCCEEDED"
+
+
+def test_of_an_input_only_the_files_that_the_stage_reads_are_downloaded(store: Store, tmp_path: Path) -> None:
+    word = upload(store, tmp_path / "in", "hello")
+    folder = tmp_path / "base"
+    folder.mkdir()
+    for name, text in (("a.txt", "small"), ("weights.bin", "gigabytes")):
+        (folder / name).write_text(text)
+    base = commit(store, seal(Manifest(kind=Kind.MODEL, created_by="test"), folder, {}), folder)
+    settings = ServiceSettings(work_dir=tmp_path / "work", stop_grace_seconds=5)
+    runner = JobRunner("counter", {"count": COUNT_PART}, store, settings)
+    try:
+        submitted = runner.submit(COUNT_PART, CountSpec(steps=1), {"upload_000": word, "base": base})
+        job, _ = finished(runner, submitted.job_id)
+    finally:
+        runner.drain()
+    assert job.state == job_pb2.JOB_STATE_SUCCEEDED, job.failure
+    manifest = fetch(store, ArtifactRef(Kind.REPORT, job.result.id), tmp_path / "out")
+    assert sorted(json.loads((tmp_path / "out" / "numbers.json").read_text())["inputs"]) == ["hello", "small"]
+    assert manifest.parents == {"upload_000": str(word), "base": str(base)}
+    cached = [path.name for path in (tmp_path / "work" / "cache").rglob("*") if path.is_file()]
+    assert sorted(cached) == ["a.txt", "word.txt"]
 
 
 def test_submitting_again_attaches_while_it_runs_and_finds_the_result_afterwards(

@@ -65,7 +65,7 @@ class Attempt:
         self._fresh_folder()
         inputs = {name: ArtifactRef.parse(text) for name, text in self._record.inputs.items()}
         try:
-            with self._cache.hold(inputs, self._counter("download")) as held:
+            with self._cache.hold(inputs, self._counter("download"), self._stage.files) as held:
                 self._restore_checkpoint()
                 started = time.monotonic()
                 try:

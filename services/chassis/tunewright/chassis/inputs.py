@@ -7,12 +7,12 @@ import logging
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tunewright.artifacts import ArtifactRef, Manifest, Progress, Store
-from tunewright.artifacts.transfer import fetch, load_manifest
+from tunewright.artifacts.transfer import chosen, fetch, load_manifest
 
 _SPARE_BYTES = 1 << 30
 """Room that is left free beside a download, for the stage's own output."""
@@ -28,26 +28,40 @@ class InputCache:
         self._in_use: Counter[Path] = Counter()
 
     @contextmanager
-    def hold(self, refs: dict[str, ArtifactRef], progress: Progress | None = None) -> Iterator[dict[str, "Held"]]:
+    def hold(
+        self,
+        refs: Mapping[str, ArtifactRef],
+        progress: Progress | None = None,
+        files: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> Iterator[dict[str, "Held"]]:
         """Yield name → files and manifest of each artifact; none of them is dropped inside the block.
+
+        Args:
+            refs: name → artifact.
+            progress: told of the bytes moved.
+            files: name → shell patterns of the files that are needed; all files of the artifacts not named here. What
+                another job fetched of an artifact may lie there too.
 
         Raises:
             ArtifactError: not in the store, damaged, or the store does not answer.
             OSError: no room left, even after dropping what nobody uses.
         """
         with ExitStack() as stack:
-            yield {name: stack.enter_context(self._hold_one(ref, progress)) for name, ref in refs.items()}
+            only = files or {}
+            yield {
+                name: stack.enter_context(self._hold_one(ref, progress, only.get(name))) for name, ref in refs.items()
+            }
 
     @contextmanager
-    def _hold_one(self, ref: ArtifactRef, progress: Progress | None) -> Iterator["Held"]:
+    def _hold_one(self, ref: ArtifactRef, progress: Progress | None, only: tuple[str, ...] | None) -> Iterator["Held"]:
         folder = self._root / ref.kind.value / ref.id
         with self._lock:
             self._in_use[folder] += 1
         try:
             with self._lock:
                 manifest = load_manifest(self._store, ref)
-                self._make_room(sum(entry.size_bytes for entry in manifest.files))
-                fetch(self._store, ref, folder, progress)
+                self._make_room(sum(entry.size_bytes for entry in chosen(manifest.files, only)))
+                fetch(self._store, ref, folder, progress, only=only)
                 folder.touch()
             yield Held(folder, manifest)
         finally:

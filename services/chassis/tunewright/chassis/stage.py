@@ -6,7 +6,7 @@ Knows no transport and no store. The chassis runs it in a child process (`child.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -75,3 +75,6 @@ class Stage:
     function: str
     """`package.module:function`, imported in the child only."""
     spec: type[Spec]
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    """Input name → shell patterns of the only files that the stage reads of it; all files of inputs not named here. A
+    tokenizer is read without the gigabytes of weights that lie beside it."""
