@@ -8,8 +8,14 @@ rows equal to the last character, the first.
 from array import array
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tunewright.dataprep.repeats import repeated
+
 KEEP_RULE = "least changed by cleaning, then richest in form, then a fixed order"
 
+_ORDER_BYTES = 5
 _KEY_BYTES = 16
 """128 bits of the identity: among a billion rows two different ones meet with a chance of 1e-21."""
 
@@ -43,3 +49,40 @@ class Duplicates:
     def kept_instead(self) -> dict[int, int]:
         """Return dropped row → the row that is kept in its place, in order of the dropped row's number."""
         return {number: self._best[self._dropped[number]] for number in sorted(self._dropped)}
+
+
+def worth(changes: NDArray[np.uint8], distinct: NDArray[np.uint16], digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Return the worth of n rows among their equals, greater is better.
+
+    Args:
+        changes: rules of cleaning that changed the row, 255 at most.
+        distinct: different characters of its texts.
+        digests: n × 32; a digest of its texts to the last character.
+    """
+    order = np.zeros(len(changes), np.uint64)
+    for column in range(_ORDER_BYTES):
+        order = (order << np.uint64(8)) | digests[:, column]
+    first: NDArray[np.uint64] = (np.uint64(255) - changes.astype(np.uint64)) << np.uint64(56)
+    form = distinct.astype(np.uint64) << np.uint64(40)
+    total: NDArray[np.uint64] = first | form | (order ^ np.uint64(0xFFFFFFFFFF))
+    return total
+
+
+def find_exact(keys: NDArray[np.uint64], worth: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return for each row the number of the row kept in its place, its own if it is kept.
+
+    Args:
+        keys: n × 2; the first 128 bits of the identity: among a billion rows two different ones meet with a chance of
+            1e-21.
+        worth: n; of equal worth the first row is kept.
+    """
+    kept = np.arange(len(keys))
+    if not len(keys):
+        return kept
+    rows = repeated(np.ascontiguousarray(keys[:, 0]), np.ones(len(keys), np.bool_))
+    order = rows[np.lexsort((rows, ~worth[rows], keys[rows, 1], keys[rows, 0]))]
+    new = np.ones(len(order), np.bool_)
+    new[1:] = (keys[order[1:]] != keys[order[:-1]]).any(axis=1)
+    bests = order[new]
+    kept[order] = bests[np.cumsum(new) - 1]
+    return kept

@@ -1,0 +1,149 @@
+"""Features of a block's rows: what later decisions need of a row, as arrays. Pure; knows no files, no other rows.
+
+Normal form → identity, question, prompt and answer; tokens → sketch → band keys.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunewright.dataprep.characters import tables
+from tunewright.dataprep.clusters import warm_clusters
+from tunewright.dataprep.compiling import compiled
+from tunewright.dataprep.forms import Forms, normal_forms
+from tunewright.dataprep.hashing import mix
+from tunewright.dataprep.parts import ASSISTANT, CHOSEN, REJECTED, SYSTEM, USER, Parts
+from tunewright.dataprep.shingling import sets, tokenise
+from tunewright.dataprep.sketching import band_keys, banding
+from tunewright.dataprep.spec import Duplicates
+from tunewright.dataprep.splitting import place
+from tunewright.dataprep.utf8 import character
+
+_PRIME = np.uint64(0x9E3779B97F4A7C15)
+_POINTS = 0x110000
+_MOST_DISTINCT = 0xFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Facts of n rows."""
+
+    identity: NDArray[np.uint8]
+    """n × 32; SHA-256 of roles and normal forms: rows that say the same have the same. The id of the row."""
+    distinct: NDArray[np.uint16]
+    """n; different characters of the texts as they stand."""
+    question: NDArray[np.uint64]
+    """n; place of the first user message (of the first part if there is none) on the scale of the split."""
+    prompt: NDArray[np.uint64]
+    """n; hash of all that stands before the last answer; 0 for rows without an answer."""
+    answer: NDArray[np.uint64]
+    """n; hash of the last answer; 0 for rows without one."""
+    bands: NDArray[np.uint64]
+    """n × bands; rows that share a key in any column may be near-duplicates. No columns if those are not looked for."""
+
+
+def features(parts: Parts, spec: Duplicates, *, seed: int) -> Features:
+    """Return the features of a block's rows; `seed` is the split's."""
+    forms = normal_forms(parts)
+    count = len(parts)
+    identity = b"".join([hashlib.sha256(forms.row(number)).digest() for number in range(count)])
+    identities = np.frombuffer(identity, np.uint8).reshape(count, 32)
+    facts = np.zeros((count, 5), np.uint64)
+    _hash_rows(forms.data, forms.starts, forms.ends, parts.rows, parts.roles, facts)
+    distinct = np.zeros(count, np.uint16)
+    _count_distinct(parts.data, parts.ends, parts.rows, np.zeros(_POINTS, np.int32), distinct)
+    asked = facts[:, 4].astype(np.int64)
+    question = [place(bytes(forms.part(number)), seed) if number >= 0 else 0 for number in asked.tolist()]
+    return Features(
+        identity=identities,
+        distinct=distinct,
+        question=np.array(question, np.uint64),
+        prompt=facts[:, 0].copy(),
+        answer=facts[:, 1].copy(),
+        bands=_bands(forms, facts[:, 2], identities, spec),
+    )
+
+
+def warm() -> None:
+    """Compile all that is compiled, or load it from disk: once in the parent, before a pool starts."""
+    parts = Parts.of([[("system", "s"), ("user", "Où est-il ?\n 你好，"), ("assistant", "e\u0301 …")]] * 2)
+    features(parts, Duplicates(near=True), seed=0)
+    sets(parts, 5)
+    tables()
+    warm_clusters()
+
+
+def _bands(
+    forms: Forms, systems: NDArray[np.uint64], identities: NDArray[np.uint8], spec: Duplicates
+) -> NDArray[np.uint64]:
+    if not spec.near:
+        return np.empty((len(forms.parts), 0), np.uint64)
+    tokens = tokenise(forms)
+    alone = np.ascontiguousarray(identities[:, :8]).view(np.uint64)[:, 0]
+    cut = banding(spec.permutations, spec.threshold)
+    salts = np.ascontiguousarray(systems)
+    return band_keys(tokens.hashes, tokens.ends, salts, alone, spec.shingle, spec.permutations, cut.bands, cut.rows)
+
+
+@compiled
+def _hash_rows(
+    data: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    roles: NDArray[np.uint8],
+    facts: NDArray[np.uint64],
+) -> None:
+    """Fill n × 5: hashes of prompt, last answer and system messages, an unused one, number of the question's part."""
+    part = 0
+    for row in range(len(rows)):
+        first, asked, answered = part, -1, -1
+        while part < rows[row]:
+            role = roles[part]
+            if asked < 0 and role == USER:
+                asked = part
+            if role in (ASSISTANT, CHOSEN):
+                answered = part
+            part += 1
+        if asked < 0 and part > first:
+            asked = first
+        for at in range(first, part):
+            own = _hash(data, starts[at], ends[at], roles[at])
+            if roles[at] == SYSTEM:
+                facts[row, 2] = mix(facts[row, 2] ^ own)
+            if at == answered:
+                facts[row, 1] = own
+            elif at < answered and roles[at] != REJECTED:
+                facts[row, 0] = mix(facts[row, 0] ^ own)
+        facts[row, 4] = np.uint64(asked)
+
+
+@compiled
+def _hash(data: NDArray[np.uint8], start: int, end: int, role: int) -> np.uint64:
+    value = np.uint64(role + 1) * _PRIME
+    for at in range(start, end):
+        value = (value ^ np.uint64(data[at])) * _PRIME
+    return mix(value)
+
+
+@compiled
+def _count_distinct(
+    data: NDArray[np.uint8],
+    ends: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    seen: NDArray[np.int32],
+    distinct: NDArray[np.uint16],
+) -> None:
+    at = 0
+    for row in range(len(rows)):
+        end = ends[rows[row] - 1] if rows[row] > 0 else 0
+        count = 0
+        while at < end:
+            point, size = character(data, at)
+            if seen[point] != row + 1:
+                seen[point] = row + 1
+                count += 1
+            at += size
+        distinct[row] = min(count, _MOST_DISTINCT)
