@@ -26,7 +26,7 @@ from tunewright.v1 import artifact_pb2 as tunewright_dot_v1_dot_artifact__pb2
 from tunewright.v1 import job_pb2 as tunewright_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctunewright/v1/dataprep.proto\x12\rtunewright.v1\x1a\x1ctunewright/v1/artifact.proto\x1a\x17tunewright/v1/job.proto\"\xaa\t\n\x0c\x44\x61taprepSpec\x12\x13\n\x06\x66ormat\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1a\n\rsystem_prompt\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x06 \x01(\rH\x02\x88\x01\x01\x12!\n\x14max_invalid_fraction\x18\t \x01(\x01H\x03\x88\x01\x01\x12*\n\x07sources\x18\n \x03(\x0b\x32\x19.tunewright.v1.DataSource\x12\x34\n\x07reading\x18\x0b \x01(\x0b\x32#.tunewright.v1.DataprepSpec.Reading\x12\x36\n\x08\x63leaning\x18\x0c \x01(\x0b\x32$.tunewright.v1.DataprepSpec.Cleaning\x12\x34\n\x07\x66ilters\x18\r \x01(\x0b\x32#.tunewright.v1.DataprepSpec.Filters\x12,\n\x03pii\x18\x0e \x01(\x0b\x32\x1f.tunewright.v1.DataprepSpec.Pii\x12:\n\nduplicates\x18\x0f \x01(\x0b\x32&.tunewright.v1.DataprepSpec.Duplicates\x12\x38\n\tconflicts\x18\x10 \x01(\x0b\x32%.tunewright.v1.DataprepSpec.Conflicts\x12@\n\rcontamination\x18\x11 \x01(\x0b\x32).tunewright.v1.DataprepSpec.Contamination\x12\x30\n\x05split\x18\x12 \x01(\x0b\x32!.tunewright.v1.DataprepSpec.Split\x12\x32\n\x06mixing\x18\x13 \x01(\x0b\x32\".tunewright.v1.DataprepSpec.Mixing\x12\x30\n\x05\x61udit\x18\x14 \x01(\x0b\x32!.tunewright.v1.DataprepSpec.Audit\x1a\t\n\x07Reading\x1a&\n\x08\x43leaning\x12\x11\n\x04html\x18\x01 \x01(\x08H\x00\x88\x01\x01\x42\x07\n\x05_html\x1a\x63\n\x07\x46ilters\x12\x1d\n\x10min_answer_chars\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x16\n\tmax_chars\x18\x02 \x01(\rH\x01\x88\x01\x01\x42\x13\n\x11_min_answer_charsB\x0c\n\n_max_chars\x1a\x05\n\x03Pii\x1a*\n\nDuplicates\x12\x12\n\x05\x65xact\x18\x01 \x01(\x08H\x00\x88\x01\x01\x42\x08\n\x06_exact\x1a\x0b\n\tConflicts\x1a\x0f\n\rContamination\x1a\x41\n\x05Split\x12 \n\x13validation_fraction\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x16\n\x14_validation_fraction\x1a\x08\n\x06Mixing\x1a\x07\n\x05\x41uditB\t\n\x07_formatB\x10\n\x0e_system_promptB\x07\n\x05_seedB\x17\n\x15_max_invalid_fractionJ\x04\x08\x03\x10\x04J\x04\x08\x04\x10\x05J\x04\x08\x05\x10\x06J\x04\x08\x07\x10\x08J\x04\x08\x08\x10\tR\x10min_answer_charsR\tmax_charsR\x13validation_fractionR\nstrip_htmlR\x0b\x64\x65\x64uplicate\"(\n\nDataSource\x12\x11\n\x04name\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_name\"\x86\x01\n\x15SubmitDataprepRequest\x12)\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.tunewright.v1.DataprepSpec\x12+\n\x07uploads\x18\x02 \x03(\x0b\x32\x1a.tunewright.v1.ArtifactRef\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"9\n\x16SubmitDataprepResponse\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.tunewright.v1.Job2p\n\x0f\x44\x61taprepService\x12]\n\x0eSubmitDataprep\x12$.tunewright.v1.SubmitDataprepRequest\x1a%.tunewright.v1.SubmitDataprepResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctunewright/v1/dataprep.proto\x12\rtunewright.v1\x1a\x1ctunewright/v1/artifact.proto\x1a\x17tunewright/v1/job.proto\"\xc2\x12\n\x0c\x44\x61taprepSpec\x12\x13\n\x06\x66ormat\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1a\n\rsystem_prompt\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x06 \x01(\rH\x02\x88\x01\x01\x12!\n\x14max_invalid_fraction\x18\t \x01(\x01H\x03\x88\x01\x01\x12*\n\x07sources\x18\n \x03(\x0b\x32\x19.tunewright.v1.DataSource\x12\x34\n\x07reading\x18\x0b \x01(\x0b\x32#.tunewright.v1.DataprepSpec.Reading\x12\x36\n\x08\x63leaning\x18\x0c \x01(\x0b\x32$.tunewright.v1.DataprepSpec.Cleaning\x12\x34\n\x07\x66ilters\x18\r \x01(\x0b\x32#.tunewright.v1.DataprepSpec.Filters\x12,\n\x03pii\x18\x0e \x01(\x0b\x32\x1f.tunewright.v1.DataprepSpec.Pii\x12:\n\nduplicates\x18\x0f \x01(\x0b\x32&.tunewright.v1.DataprepSpec.Duplicates\x12\x38\n\tconflicts\x18\x10 \x01(\x0b\x32%.tunewright.v1.DataprepSpec.Conflicts\x12@\n\rcontamination\x18\x11 \x01(\x0b\x32).tunewright.v1.DataprepSpec.Contamination\x12\x30\n\x05split\x18\x12 \x01(\x0b\x32!.tunewright.v1.DataprepSpec.Split\x12\x32\n\x06mixing\x18\x13 \x01(\x0b\x32\".tunewright.v1.DataprepSpec.Mixing\x12\x30\n\x05\x61udit\x18\x14 \x01(\x0b\x32!.tunewright.v1.DataprepSpec.Audit\x1a\t\n\x07Reading\x1a\x9c\x03\n\x08\x43leaning\x12\x11\n\x04html\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x19\n\x0cline_endings\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12\x1f\n\x12\x63ontrol_characters\x18\x03 \x01(\x08H\x02\x88\x01\x01\x12!\n\x14invisible_characters\x18\x04 \x01(\x08H\x03\x88\x01\x01\x12\x15\n\x08mojibake\x18\x05 \x01(\x08H\x04\x88\x01\x01\x12\x14\n\x07unicode\x18\x06 \x01(\tH\x05\x88\x01\x01\x12\x1b\n\x0etrailing_space\x18\x07 \x01(\x08H\x06\x88\x01\x01\x12\x18\n\x0bouter_space\x18\x08 \x01(\x08H\x07\x88\x01\x01\x12\x1e\n\x11\x62oilerplate_lines\x18\t \x01(\x08H\x08\x88\x01\x01\x42\x07\n\x05_htmlB\x0f\n\r_line_endingsB\x15\n\x13_control_charactersB\x17\n\x15_invisible_charactersB\x0b\n\t_mojibakeB\n\n\x08_unicodeB\x11\n\x0f_trailing_spaceB\x0e\n\x0c_outer_spaceB\x14\n\x12_boilerplate_lines\x1a\xb8\x02\n\x07\x46ilters\x12\x1d\n\x10min_answer_chars\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x16\n\tmax_chars\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x11\n\tlanguages\x18\x03 \x03(\t\x12\x17\n\nrepetition\x18\x04 \x01(\x08H\x02\x88\x01\x01\x12\x18\n\x0b\x62oilerplate\x18\x05 \x01(\x08H\x03\x88\x01\x01\x12\x15\n\x08refusals\x18\x06 \x01(\x08H\x04\x88\x01\x01\x12\x14\n\x07garbled\x18\x07 \x01(\x08H\x05\x88\x01\x01\x12\x18\n\x0bmin_quality\x18\x08 \x01(\x01H\x06\x88\x01\x01\x42\x13\n\x11_min_answer_charsB\x0c\n\n_max_charsB\r\n\x0b_repetitionB\x0e\n\x0c_boilerplateB\x0b\n\t_refusalsB\n\n\x08_garbledB\x0e\n\x0c_min_quality\x1a\xcf\x01\n\x03Pii\x12\x13\n\x06\x65mails\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06phones\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x12\n\x05\x63\x61rds\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x12\n\x05ibans\x18\x04 \x01(\tH\x03\x88\x01\x01\x12\x19\n\x0cnational_ids\x18\x05 \x01(\tH\x04\x88\x01\x01\x12\x14\n\x07secrets\x18\x06 \x01(\tH\x05\x88\x01\x01\x42\t\n\x07_emailsB\t\n\x07_phonesB\x08\n\x06_cardsB\x08\n\x06_ibansB\x0f\n\r_national_idsB\n\n\x08_secrets\x1a\x96\x02\n\nDuplicates\x12\x12\n\x05\x65xact\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x11\n\x04near\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12\x16\n\tthreshold\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x0cpermutations\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x14\n\x07shingle\x18\x05 \x01(\rH\x04\x88\x01\x01\x12\x15\n\x08semantic\x18\x06 \x01(\x08H\x05\x88\x01\x01\x12\x1f\n\x12semantic_threshold\x18\x07 \x01(\x01H\x06\x88\x01\x01\x42\x08\n\x06_exactB\x07\n\x05_nearB\x0c\n\n_thresholdB\x0f\n\r_permutationsB\n\n\x08_shingleB\x0b\n\t_semanticB\x15\n\x13_semantic_threshold\x1a+\n\tConflicts\x12\x13\n\x06\x61\x63tion\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_action\x1a\x81\x01\n\rContamination\x12\x13\n\x06\x61\x63tion\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05ngram\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x1d\n\x10ngram_characters\x18\x03 \x01(\rH\x02\x88\x01\x01\x42\t\n\x07_actionB\x08\n\x06_ngramB\x13\n\x11_ngram_characters\x1a\x41\n\x05Split\x12 \n\x13validation_fraction\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\x16\n\x14_validation_fraction\x1a\x08\n\x06Mixing\x1a\x07\n\x05\x41uditB\t\n\x07_formatB\x10\n\x0e_system_promptB\x07\n\x05_seedB\x17\n\x15_max_invalid_fractionJ\x04\x08\x03\x10\x04J\x04\x08\x04\x10\x05J\x04\x08\x05\x10\x06J\x04\x08\x07\x10\x08J\x04\x08\x08\x10\tR\x10min_answer_charsR\tmax_charsR\x13validation_fractionR\nstrip_htmlR\x0b\x64\x65\x64uplicate\"(\n\nDataSource\x12\x11\n\x04name\x18\x01 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_name\"\x86\x01\n\x15SubmitDataprepRequest\x12)\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.tunewright.v1.DataprepSpec\x12+\n\x07uploads\x18\x02 \x03(\x0b\x32\x1a.tunewright.v1.ArtifactRef\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"9\n\x16SubmitDataprepResponse\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.tunewright.v1.Job2p\n\x0f\x44\x61taprepService\x12]\n\x0eSubmitDataprep\x12$.tunewright.v1.SubmitDataprepRequest\x1a%.tunewright.v1.SubmitDataprepResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,33 +34,33 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tunewright.v1.dataprep_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DATAPREPSPEC']._serialized_start=103
-  _globals['_DATAPREPSPEC']._serialized_end=1297
+  _globals['_DATAPREPSPEC']._serialized_end=2473
   _globals['_DATAPREPSPEC_READING']._serialized_start=812
   _globals['_DATAPREPSPEC_READING']._serialized_end=821
-  _globals['_DATAPREPSPEC_CLEANING']._serialized_start=823
-  _globals['_DATAPREPSPEC_CLEANING']._serialized_end=861
-  _globals['_DATAPREPSPEC_FILTERS']._serialized_start=863
-  _globals['_DATAPREPSPEC_FILTERS']._serialized_end=962
-  _globals['_DATAPREPSPEC_PII']._serialized_start=964
-  _globals['_DATAPREPSPEC_PII']._serialized_end=969
-  _globals['_DATAPREPSPEC_DUPLICATES']._serialized_start=971
-  _globals['_DATAPREPSPEC_DUPLICATES']._serialized_end=1013
-  _globals['_DATAPREPSPEC_CONFLICTS']._serialized_start=1015
-  _globals['_DATAPREPSPEC_CONFLICTS']._serialized_end=1026
-  _globals['_DATAPREPSPEC_CONTAMINATION']._serialized_start=1028
-  _globals['_DATAPREPSPEC_CONTAMINATION']._serialized_end=1043
-  _globals['_DATAPREPSPEC_SPLIT']._serialized_start=1045
-  _globals['_DATAPREPSPEC_SPLIT']._serialized_end=1110
-  _globals['_DATAPREPSPEC_MIXING']._serialized_start=1112
-  _globals['_DATAPREPSPEC_MIXING']._serialized_end=1120
-  _globals['_DATAPREPSPEC_AUDIT']._serialized_start=1122
-  _globals['_DATAPREPSPEC_AUDIT']._serialized_end=1129
-  _globals['_DATASOURCE']._serialized_start=1299
-  _globals['_DATASOURCE']._serialized_end=1339
-  _globals['_SUBMITDATAPREPREQUEST']._serialized_start=1342
-  _globals['_SUBMITDATAPREPREQUEST']._serialized_end=1476
-  _globals['_SUBMITDATAPREPRESPONSE']._serialized_start=1478
-  _globals['_SUBMITDATAPREPRESPONSE']._serialized_end=1535
-  _globals['_DATAPREPSERVICE']._serialized_start=1537
-  _globals['_DATAPREPSERVICE']._serialized_end=1649
+  _globals['_DATAPREPSPEC_CLEANING']._serialized_start=824
+  _globals['_DATAPREPSPEC_CLEANING']._serialized_end=1236
+  _globals['_DATAPREPSPEC_FILTERS']._serialized_start=1239
+  _globals['_DATAPREPSPEC_FILTERS']._serialized_end=1551
+  _globals['_DATAPREPSPEC_PII']._serialized_start=1554
+  _globals['_DATAPREPSPEC_PII']._serialized_end=1761
+  _globals['_DATAPREPSPEC_DUPLICATES']._serialized_start=1764
+  _globals['_DATAPREPSPEC_DUPLICATES']._serialized_end=2042
+  _globals['_DATAPREPSPEC_CONFLICTS']._serialized_start=2044
+  _globals['_DATAPREPSPEC_CONFLICTS']._serialized_end=2087
+  _globals['_DATAPREPSPEC_CONTAMINATION']._serialized_start=2090
+  _globals['_DATAPREPSPEC_CONTAMINATION']._serialized_end=2219
+  _globals['_DATAPREPSPEC_SPLIT']._serialized_start=2221
+  _globals['_DATAPREPSPEC_SPLIT']._serialized_end=2286
+  _globals['_DATAPREPSPEC_MIXING']._serialized_start=2288
+  _globals['_DATAPREPSPEC_MIXING']._serialized_end=2296
+  _globals['_DATAPREPSPEC_AUDIT']._serialized_start=2298
+  _globals['_DATAPREPSPEC_AUDIT']._serialized_end=2305
+  _globals['_DATASOURCE']._serialized_start=2475
+  _globals['_DATASOURCE']._serialized_end=2515
+  _globals['_SUBMITDATAPREPREQUEST']._serialized_start=2518
+  _globals['_SUBMITDATAPREPREQUEST']._serialized_end=2652
+  _globals['_SUBMITDATAPREPRESPONSE']._serialized_start=2654
+  _globals['_SUBMITDATAPREPRESPONSE']._serialized_end=2711
+  _globals['_DATAPREPSERVICE']._serialized_start=2713
+  _globals['_DATAPREPSERVICE']._serialized_end=2825
 # @@protoc_insertion_point(module_scope)

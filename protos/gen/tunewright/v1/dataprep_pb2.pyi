@@ -14,31 +14,91 @@ class DataprepSpec(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
     class Cleaning(_message.Message):
-        __slots__ = ("html",)
+        __slots__ = ("html", "line_endings", "control_characters", "invisible_characters", "mojibake", "unicode", "trailing_space", "outer_space", "boilerplate_lines")
         HTML_FIELD_NUMBER: _ClassVar[int]
+        LINE_ENDINGS_FIELD_NUMBER: _ClassVar[int]
+        CONTROL_CHARACTERS_FIELD_NUMBER: _ClassVar[int]
+        INVISIBLE_CHARACTERS_FIELD_NUMBER: _ClassVar[int]
+        MOJIBAKE_FIELD_NUMBER: _ClassVar[int]
+        UNICODE_FIELD_NUMBER: _ClassVar[int]
+        TRAILING_SPACE_FIELD_NUMBER: _ClassVar[int]
+        OUTER_SPACE_FIELD_NUMBER: _ClassVar[int]
+        BOILERPLATE_LINES_FIELD_NUMBER: _ClassVar[int]
         html: bool
-        def __init__(self, html: _Optional[bool] = ...) -> None: ...
+        line_endings: bool
+        control_characters: bool
+        invisible_characters: bool
+        mojibake: bool
+        unicode: str
+        trailing_space: bool
+        outer_space: bool
+        boilerplate_lines: bool
+        def __init__(self, html: _Optional[bool] = ..., line_endings: _Optional[bool] = ..., control_characters: _Optional[bool] = ..., invisible_characters: _Optional[bool] = ..., mojibake: _Optional[bool] = ..., unicode: _Optional[str] = ..., trailing_space: _Optional[bool] = ..., outer_space: _Optional[bool] = ..., boilerplate_lines: _Optional[bool] = ...) -> None: ...
     class Filters(_message.Message):
-        __slots__ = ("min_answer_chars", "max_chars")
+        __slots__ = ("min_answer_chars", "max_chars", "languages", "repetition", "boilerplate", "refusals", "garbled", "min_quality")
         MIN_ANSWER_CHARS_FIELD_NUMBER: _ClassVar[int]
         MAX_CHARS_FIELD_NUMBER: _ClassVar[int]
+        LANGUAGES_FIELD_NUMBER: _ClassVar[int]
+        REPETITION_FIELD_NUMBER: _ClassVar[int]
+        BOILERPLATE_FIELD_NUMBER: _ClassVar[int]
+        REFUSALS_FIELD_NUMBER: _ClassVar[int]
+        GARBLED_FIELD_NUMBER: _ClassVar[int]
+        MIN_QUALITY_FIELD_NUMBER: _ClassVar[int]
         min_answer_chars: int
         max_chars: int
-        def __init__(self, min_answer_chars: _Optional[int] = ..., max_chars: _Optional[int] = ...) -> None: ...
+        languages: _containers.RepeatedScalarFieldContainer[str]
+        repetition: bool
+        boilerplate: bool
+        refusals: bool
+        garbled: bool
+        min_quality: float
+        def __init__(self, min_answer_chars: _Optional[int] = ..., max_chars: _Optional[int] = ..., languages: _Optional[_Iterable[str]] = ..., repetition: _Optional[bool] = ..., boilerplate: _Optional[bool] = ..., refusals: _Optional[bool] = ..., garbled: _Optional[bool] = ..., min_quality: _Optional[float] = ...) -> None: ...
     class Pii(_message.Message):
-        __slots__ = ()
-        def __init__(self) -> None: ...
+        __slots__ = ("emails", "phones", "cards", "ibans", "national_ids", "secrets")
+        EMAILS_FIELD_NUMBER: _ClassVar[int]
+        PHONES_FIELD_NUMBER: _ClassVar[int]
+        CARDS_FIELD_NUMBER: _ClassVar[int]
+        IBANS_FIELD_NUMBER: _ClassVar[int]
+        NATIONAL_IDS_FIELD_NUMBER: _ClassVar[int]
+        SECRETS_FIELD_NUMBER: _ClassVar[int]
+        emails: str
+        phones: str
+        cards: str
+        ibans: str
+        national_ids: str
+        secrets: str
+        def __init__(self, emails: _Optional[str] = ..., phones: _Optional[str] = ..., cards: _Optional[str] = ..., ibans: _Optional[str] = ..., national_ids: _Optional[str] = ..., secrets: _Optional[str] = ...) -> None: ...
     class Duplicates(_message.Message):
-        __slots__ = ("exact",)
+        __slots__ = ("exact", "near", "threshold", "permutations", "shingle", "semantic", "semantic_threshold")
         EXACT_FIELD_NUMBER: _ClassVar[int]
+        NEAR_FIELD_NUMBER: _ClassVar[int]
+        THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+        PERMUTATIONS_FIELD_NUMBER: _ClassVar[int]
+        SHINGLE_FIELD_NUMBER: _ClassVar[int]
+        SEMANTIC_FIELD_NUMBER: _ClassVar[int]
+        SEMANTIC_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
         exact: bool
-        def __init__(self, exact: _Optional[bool] = ...) -> None: ...
+        near: bool
+        threshold: float
+        permutations: int
+        shingle: int
+        semantic: bool
+        semantic_threshold: float
+        def __init__(self, exact: _Optional[bool] = ..., near: _Optional[bool] = ..., threshold: _Optional[float] = ..., permutations: _Optional[int] = ..., shingle: _Optional[int] = ..., semantic: _Optional[bool] = ..., semantic_threshold: _Optional[float] = ...) -> None: ...
     class Conflicts(_message.Message):
-        __slots__ = ()
-        def __init__(self) -> None: ...
+        __slots__ = ("action",)
+        ACTION_FIELD_NUMBER: _ClassVar[int]
+        action: str
+        def __init__(self, action: _Optional[str] = ...) -> None: ...
     class Contamination(_message.Message):
-        __slots__ = ()
-        def __init__(self) -> None: ...
+        __slots__ = ("action", "ngram", "ngram_characters")
+        ACTION_FIELD_NUMBER: _ClassVar[int]
+        NGRAM_FIELD_NUMBER: _ClassVar[int]
+        NGRAM_CHARACTERS_FIELD_NUMBER: _ClassVar[int]
+        action: str
+        ngram: int
+        ngram_characters: int
+        def __init__(self, action: _Optional[str] = ..., ngram: _Optional[int] = ..., ngram_characters: _Optional[int] = ...) -> None: ...
     class Split(_message.Message):
         __slots__ = ("validation_fraction",)
         VALIDATION_FRACTION_FIELD_NUMBER: _ClassVar[int]

@@ -19,10 +19,26 @@ class Reading(Spec):
 
 
 class Cleaning(Spec):
-    """What is done to the texts of a row."""
+    """What is done to the texts of a row. Markdown code stays to the last character, but for control characters."""
 
     html: bool = True
     """Real HTML markup and entities are turned into text; code and comparisons such as `a < b` never are."""
+    line_endings: bool = True
+    """Carriage returns, form feeds and Unicode's line separators become line breaks."""
+    control_characters: bool = True
+    """Control characters are removed; stray Windows-1252 punctuation is restored."""
+    invisible_characters: bool = True
+    """Zero-width characters and soft hyphens are removed; joiners of letters and emoji stay."""
+    mojibake: bool = True
+    """Text that was decoded with the wrong encoding is decoded rightly where nothing was lost, Chinese too."""
+    unicode: Literal["nfc", "nfkc", "none"] = "nfc"
+    """Form of characters: composed (`nfc`), composed and compatible (`nfkc`: ﬁ becomes fi), or as they are."""
+    trailing_space: bool = True
+    """Spaces at line ends are removed."""
+    outer_space: bool = True
+    """Blank lines and spaces around a message are removed."""
+    boilerplate_lines: bool = True
+    """Lines of web pages' furniture at an answer's beginning or end are removed, unless the question is about such."""
 
 
 class Filters(Spec):
@@ -32,10 +48,38 @@ class Filters(Spec):
     """Characters. Rows whose answers together are shorter are dropped; rows without any answer always are."""
     max_chars: int = Field(default=32_000, ge=1)
     """Characters. Rows whose messages together are longer are dropped."""
+    languages: tuple[str, ...] = ()
+    """ISO 639-1 codes, such as `en` and `zh`. Rows with an answer surely in another language are dropped; empty: none."""
+    repetition: bool = True
+    """Rows whose answer repeats itself beyond the limits of MassiveText are dropped."""
+    boilerplate: bool = True
+    """Rows whose answer is mostly a web page's furniture are dropped."""
+    refusals: bool = True
+    """Rows whose answer refuses in an assistant's words (As an AI language model …) are dropped."""
+    garbled: bool = True
+    """Rows whose answer has characters lost in a wrong conversion are dropped."""
+    min_quality: float = Field(default=0.0, ge=0, le=1)
+    """Score of form, 0 to 1, below which rows are dropped; its method stands in quality.py. 0 drops none."""
+
+
+Handling = Literal["mask", "drop", "keep"]
 
 
 class Pii(Spec):
-    """Personal data and secrets."""
+    """Personal data and secrets: a placeholder in their place (`mask`), the row dropped (`drop`), or left (`keep`)."""
+
+    emails: Handling = "mask"
+    """E-mail addresses; those of example.com and its like are nobody's."""
+    phones: Handling = "mask"
+    """Phone numbers: international, Chinese, North American, and others that are called so."""
+    cards: Handling = "mask"
+    """Payment cards by Luhn's checksum."""
+    ibans: Handling = "mask"
+    """Bank accounts by checksum."""
+    national_ids: Handling = "mask"
+    """Identity numbers: China's by checksum, the United States' by its plan."""
+    secrets: Handling = "mask"
+    """API keys, tokens, private keys, passwords in URLs."""
 
 
 class Duplicates(Spec):
@@ -43,14 +87,36 @@ class Duplicates(Spec):
 
     exact: bool = True
     """Of rows that say the same in other letters, spacing or final punctuation, only the best is kept."""
+    near: bool = True
+    """Of rows that say nearly the same, only the best is kept; each pair is verified."""
+    threshold: float = Field(default=0.8, ge=0.5, le=1)
+    """Jaccard similarity of two rows' shingles from which they are near-duplicates."""
+    permutations: int = Field(default=128, ge=16, le=1024)
+    """Places of the sketch by which rows are found that may be similar; more find more of those near the threshold."""
+    shingle: int = Field(default=5, ge=1, le=50)
+    """Words in a shingle; of scripts without spaces between words, characters."""
+    semantic: bool = False
+    """Rows that mean the same by the embedding model in the input `embedder` count as duplicates, too."""
+    semantic_threshold: float = Field(default=0.95, ge=0.5, le=1)
+    """Cosine of two rows' embeddings from which they mean the same."""
 
 
 class Conflicts(Spec):
     """Rows with one question and different answers."""
 
+    action: Literal["report", "drop", "keep_best"] = "report"
+    """Such rows are shown in the report, all dropped, or dropped but for the worthiest of each question."""
+
 
 class Contamination(Spec):
     """Rows that hold parts of a test set."""
+
+    action: Literal["report", "drop"] = "drop"
+    """Such rows are shown in the report only, or dropped."""
+    ngram: int = Field(default=13, ge=4, le=100)
+    """Words in a row that a row must share with a test set."""
+    ngram_characters: int = Field(default=20, ge=6, le=200)
+    """Characters likewise, in scripts without spaces between words."""
 
 
 class Split(Spec):
