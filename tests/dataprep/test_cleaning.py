@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunewright.dataprep.cleaning import RULES, clean_messages, clean_text
+from tunewright.dataprep.cleaning import RULES, clean_messages
+from tunewright.dataprep.cleaning import clean_text as clean_with
 from tunewright.dataprep.shapes import Message
+from tunewright.dataprep.spec import Cleaning
 
 UNTOUCHED = [
     "if a < b and c > d: pass",
@@ -44,7 +46,7 @@ REPAIRED = {
         "zerowidth softhyphen wordjoiner",
         {"invisible_characters"},
     ),
-    "e\u0301": ("é", {"unicode_nfc"}),
+    "e\u0301": ("é", {"unicode"}),
     "a  \nb\t\nc": ("a\nb\nc", {"trailing_space"}),
     "\n\n  hello\n": ("hello", {"outer_space"}),
     "<p>One</p><p>Two &amp; three</p>": ("One\n\nTwo & three", {"html"}),
@@ -78,22 +80,29 @@ REPAIRED = {
     "&lt;p&gt;two layers&lt;/p&gt;": ("two layers", {"html"}),
     "<p>before</p>\n```\n<p>code</p>  \n```\n<p>after</p>": ("before\n\n```\n<p>code</p>  \n```\n\nafter", {"html"}),
     "<p>中文<b>粗体</b>段落</p><p>第二段</p>": ("中文粗体段落\n\n第二段", {"html"}),
+    "Itâ€™s a cafÃ©": ("It’s a café", {"mojibake"}),
+    "The answer.\n\nSubscribe to our newsletter!": ("The answer.", {"boilerplate_lines"}),
 }
+
+
+def clean_text(text: str) -> tuple[str, set[str]]:
+    """Clean an answer with every rule on."""
+    return clean_with(text, Cleaning(), is_answer=True)
 
 
 @pytest.mark.parametrize("text", UNTOUCHED)
 def test_code_markdown_maths_and_other_scripts_are_left_alone(text: str) -> None:
-    assert clean_text(text, strip_html=True) == (text, set())
+    assert clean_text(text) == (text, set())
 
 
 @pytest.mark.parametrize("text", REPAIRED)
 def test_dirt_is_repaired_and_the_rule_is_named(text: str) -> None:
     expected, rules = REPAIRED[text]
-    assert clean_text(text, strip_html=True) == (text if expected is None else expected, rules)
+    assert clean_text(text) == (text if expected is None else expected, rules)
 
 
 def test_html_stays_where_it_is_switched_off() -> None:
-    assert clean_text("<p>One</p>", strip_html=False) == ("<p>One</p>", set())
+    assert clean_with("<p>One</p>", Cleaning(html=False)) == ("<p>One</p>", set())
 
 
 def test_tags_stay_where_the_question_is_about_them_and_go_where_it_is_not() -> None:
@@ -103,7 +112,7 @@ def test_tags_stay_where_the_question_is_about_them_and_go_where_it_is_not() -> 
         {"role": "assistant", "content": answer},
     ]
     other: list[Message] = [{"role": "user", "content": "Name one"}, {"role": "assistant", "content": answer}]
-    kept, cleaned = clean_messages(about, strip_html=True), clean_messages(other, strip_html=True)
+    kept, cleaned = clean_messages(about, Cleaning()), clean_messages(other, Cleaning())
     assert (kept.messages[1]["content"], kept.rules, kept.markup_left) == (answer, {}, True)
     assert (cleaned.messages[1]["content"], cleaned.rules, cleaned.markup_left) == ("- one", {"html": 1}, False)
 
@@ -129,8 +138,8 @@ MESSY = st.lists(st.one_of(PIECES, PIECES, PIECES, st.text(max_size=5)), max_siz
 @settings(max_examples=1500, deadline=None)
 @given(MESSY)
 def test_cleaning_twice_is_cleaning_once(text: str) -> None:
-    once, _ = clean_text(text, strip_html=True)
-    assert clean_text(once, strip_html=True) == (once, set())
+    once, _ = clean_text(text)
+    assert clean_text(once) == (once, set())
 
 
 CODE = st.lists(
@@ -143,7 +152,7 @@ CODE = st.lists(
 @given(before=MESSY.filter(lambda text: "`" not in text and "~~~" not in text and "\u1fef" not in text), code=CODE)
 def test_a_fenced_block_survives_to_the_last_character(before: str, code: str) -> None:
     fence = f"```py\n{code}\n```"
-    cleaned, _ = clean_text(f"{before}\n{fence}\nend", strip_html=True)
+    cleaned, _ = clean_text(f"{before}\n{fence}\nend")
     assert fence in cleaned
 
 
@@ -151,7 +160,7 @@ def test_a_fenced_block_survives_to_the_last_character(before: str, code: str) -
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"], exclude_characters="<&`~"))))
 def test_no_line_break_between_lines_with_text_is_lost(words: list[str]) -> None:
     lines = [word for word in words if word]
-    cleaned, _ = clean_text("\n".join(lines), strip_html=True)
+    cleaned, _ = clean_with("\n".join(lines), Cleaning(boilerplate_lines=False))
     assert cleaned.count("\n") == max(0, len(lines) - 1)
 
 
@@ -161,5 +170,5 @@ def test_hostile_texts_take_no_more_than_linear_time() -> None:
         "<div>" * 20_000 + "x" + "</div>" * 20_000, "~~~\n" * 20_000, "<a b='" * 20_000, "\u200d" * 100_000 + "é",
         "&amp;" * 50_000,
     ):  # fmt: skip
-        cleaned, _ = clean_text(text, strip_html=True)
+        cleaned, _ = clean_text(text)
         assert len(cleaned) <= len(text)

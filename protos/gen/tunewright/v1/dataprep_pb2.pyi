@@ -100,13 +100,21 @@ class DataprepSpec(_message.Message):
         ngram_characters: int
         def __init__(self, action: _Optional[str] = ..., ngram: _Optional[int] = ..., ngram_characters: _Optional[int] = ...) -> None: ...
     class Split(_message.Message):
-        __slots__ = ("validation_fraction",)
+        __slots__ = ("validation_fraction", "by", "stratify_by")
         VALIDATION_FRACTION_FIELD_NUMBER: _ClassVar[int]
+        BY_FIELD_NUMBER: _ClassVar[int]
+        STRATIFY_BY_FIELD_NUMBER: _ClassVar[int]
         validation_fraction: float
-        def __init__(self, validation_fraction: _Optional[float] = ...) -> None: ...
+        by: str
+        stratify_by: str
+        def __init__(self, validation_fraction: _Optional[float] = ..., by: _Optional[str] = ..., stratify_by: _Optional[str] = ...) -> None: ...
     class Mixing(_message.Message):
-        __slots__ = ()
-        def __init__(self) -> None: ...
+        __slots__ = ("total_rows", "max_repeats")
+        TOTAL_ROWS_FIELD_NUMBER: _ClassVar[int]
+        MAX_REPEATS_FIELD_NUMBER: _ClassVar[int]
+        total_rows: int
+        max_repeats: int
+        def __init__(self, total_rows: _Optional[int] = ..., max_repeats: _Optional[int] = ...) -> None: ...
     class Audit(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
@@ -143,10 +151,12 @@ class DataprepSpec(_message.Message):
     def __init__(self, format: _Optional[str] = ..., system_prompt: _Optional[str] = ..., seed: _Optional[int] = ..., max_invalid_fraction: _Optional[float] = ..., sources: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., reading: _Optional[_Union[DataprepSpec.Reading, _Mapping]] = ..., cleaning: _Optional[_Union[DataprepSpec.Cleaning, _Mapping]] = ..., filters: _Optional[_Union[DataprepSpec.Filters, _Mapping]] = ..., pii: _Optional[_Union[DataprepSpec.Pii, _Mapping]] = ..., duplicates: _Optional[_Union[DataprepSpec.Duplicates, _Mapping]] = ..., conflicts: _Optional[_Union[DataprepSpec.Conflicts, _Mapping]] = ..., contamination: _Optional[_Union[DataprepSpec.Contamination, _Mapping]] = ..., split: _Optional[_Union[DataprepSpec.Split, _Mapping]] = ..., mixing: _Optional[_Union[DataprepSpec.Mixing, _Mapping]] = ..., audit: _Optional[_Union[DataprepSpec.Audit, _Mapping]] = ...) -> None: ...
 
 class DataSource(_message.Message):
-    __slots__ = ("name",)
+    __slots__ = ("name", "weight")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
     name: str
-    def __init__(self, name: _Optional[str] = ...) -> None: ...
+    weight: float
+    def __init__(self, name: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class SubmitDataprepRequest(_message.Message):
     __slots__ = ("spec", "uploads", "validate_only")

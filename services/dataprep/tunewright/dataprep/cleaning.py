@@ -8,11 +8,15 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
+from tunewright.dataprep import mojibake
+from tunewright.dataprep.boilerplate import asks_for_boilerplate, without_edges
 from tunewright.dataprep.code_spans import put_back, set_aside
 from tunewright.dataprep.html_text import html_to_text
 from tunewright.dataprep.markup import asks_about_markup, decode_entities, has_markup, is_program
 from tunewright.dataprep.shapes import Message
+from tunewright.dataprep.spec import Cleaning
 
 Rule = Callable[[str], str]
 
@@ -20,19 +24,23 @@ RULES = {
     "line_endings": "Carriage returns, form feeds and Unicode line separators became line breaks",
     "control_characters": "Control characters removed; stray Windows-1252 punctuation restored",
     "invisible_characters": "Zero-width characters and soft hyphens removed; joiners of letters and emoji stay",
+    "mojibake": "Text decoded with the wrong encoding was decoded rightly (â€™ became ’)",
     "html": "HTML tags and entities became text; code, generics and comparisons stayed",
-    "unicode_nfc": "Unicode brought to its composed form (NFC)",
+    "unicode": "Unicode brought to one form (NFC, or NFKC where asked for)",
     "trailing_space": "Spaces at line ends removed",
     "outer_space": "Blank lines and spaces around the message removed",
+    "boilerplate_lines": "Lines of web pages' furniture at an answer's beginning or end removed",
 }
 """Rule → what it does, in words for people."""
 
+ANSWERS = frozenset({"assistant", "text", "chosen"})
+"""Roles whose texts are learnt."""
 _MAX_ROUNDS = 50
+_CODE_MARK = re.compile("[\x01-\x05]")
 _UNUSUAL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b-\u200d\u2028\u2029\u2060\ufeff]")
 _LINE_ENDING = re.compile("\r\n?|[\x0b\x0c\u2028\u2029]")
-_C0 = dict.fromkeys([*range(9), *range(0x0B, 0x20), 0x7F])
+_C0 = dict.fromkeys([*range(9), *range(0x0E, 0x20), 0x7F])
 _C1 = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
-_CONTROLS = str.maketrans({**_C0, **_C1})
 _INVISIBLE = str.maketrans(dict.fromkeys("\xad\u200b\u2060\ufeff"))
 # Joiners shape Indic, Arabic and Persian letters and emoji; beside ASCII they are dirt.
 _STRAY_JOINER = re.compile("(?<![^\x00-\x7f])[\u200c\u200d]+|[\u200c\u200d]+(?![^\x00-\x7f\u200c\u200d])")
@@ -53,27 +61,34 @@ class Cleaned:
     """True if it has markup that stayed because it is the row's subject."""
 
 
-def clean_messages(messages: list[Message], *, strip_html: bool) -> Cleaned:
+def clean_messages(messages: list[Message], spec: Cleaning) -> Cleaned:
     """Return the messages cleaned. System messages are cleaned like all others."""
-    has_angle = strip_html and any("<" in message["content"] or "&" in message["content"] for message in messages)
-    subject = has_angle and any(asks_about_markup(m["content"]) for m in messages if m["role"] == "user")
+    texts = [message["content"] for message in messages]
+    has_angle = spec.html and any("<" in text or "&" in text for text in texts)
+    asked = [message["content"] for message in messages if message["role"] == "user"]
+    subject = has_angle and any(map(asks_about_markup, asked))
+    foreign = spec.mojibake and not all(map(str.isascii, texts))
+    about = foreign and any(map(mojibake.is_about_encodings, texts))
+    wanted = any(map(asks_for_boilerplate, asked))
+    held = {"html": has_angle and not subject, "mojibake": foreign and not about}
+    rules = spec.model_copy(update={**held, "boilerplate_lines": spec.boilerplate_lines and not wanted})
     cleaned: list[Message] = []
     fired: dict[str, int] = {}
     for index, message in enumerate(messages):
-        text, rules = clean_text(message["content"], strip_html=has_angle and not subject)
-        for rule in sorted(rules):
+        text, changed = clean_text(message["content"], rules, is_answer=message["role"] in ANSWERS)
+        for rule in sorted(changed):
             fired.setdefault(rule, index)
-        cleaned.append({"role": message["role"], "content": text})
+        cleaned.append({**message, "content": text})
     left = has_angle and any(has_markup(set_aside(message["content"])[0]) for message in cleaned)
     return Cleaned(cleaned, fired, left)
 
 
-def clean_text(text: str, *, strip_html: bool) -> tuple[str, set[str]]:
+def clean_text(text: str, spec: Cleaning, *, is_answer: bool = False) -> tuple[str, set[str]]:
     """Return the text cleaned and the names of the rules that changed it."""
     fired: set[str] = set()
     for _ in range(_MAX_ROUNDS):
         before = text
-        for name, rule in _rules_for(text, strip_html=strip_html):
+        for name, rule in _rules_for(text, spec, is_answer=is_answer):
             changed = rule(text)
             if changed != text:
                 fired.add(name)
@@ -83,21 +98,24 @@ def clean_text(text: str, *, strip_html: bool) -> tuple[str, set[str]]:
     return text, fired
 
 
-def _rules_for(text: str, *, strip_html: bool) -> list[tuple[str, Rule]]:
+def _rules_for(text: str, spec: Cleaning, *, is_answer: bool) -> list[tuple[str, Rule]]:
     """Return the rules that this text may need; most texts need next to none, and looking is cheap."""
-    rules: list[tuple[str, Rule]] = []
-    if _UNUSUAL.search(text):
-        rules += [
-            ("line_endings", _line_endings),
-            ("control_characters", _controls),
-            ("invisible_characters", _invisible),
-        ]
-    if strip_html and ("<" in text or "&" in text):
-        rules.append(("html", _outside_code(_html)))
-    if not text.isascii():
-        rules.append(("unicode_nfc", _outside_code(_nfc)))
-    rules += [("trailing_space", _outside_code(_trailing_space)), ("outer_space", _outer_space)]
-    return rules
+    unusual = _UNUSUAL.search(text) is not None
+    foreign = not text.isascii()
+    has_tokens = not spec.control_characters and _CODE_MARK.search(text) is not None
+    wanted = (
+        ("line_endings", spec.line_endings and unusual, _line_endings),
+        ("control_characters", spec.control_characters and unusual, _c0_controls),
+        ("mojibake", spec.mojibake and foreign and not has_tokens, _outside_code(mojibake.repair)),
+        ("control_characters", spec.control_characters and unusual, _c1_controls),
+        ("invisible_characters", spec.invisible_characters and unusual, _invisible),
+        ("html", spec.html and not has_tokens and ("<" in text or "&" in text), _outside_code(_html)),
+        ("unicode", spec.unicode != "none" and foreign and not has_tokens, _outside_code(_form(spec.unicode))),
+        ("trailing_space", spec.trailing_space and not has_tokens, _outside_code(_trailing_space)),
+        ("boilerplate_lines", spec.boilerplate_lines and is_answer, without_edges),
+        ("outer_space", spec.outer_space, _outer_space),
+    )
+    return [(name, rule) for name, needed, rule in wanted if needed]
 
 
 def _outside_code(rule: Rule) -> Rule:
@@ -112,8 +130,12 @@ def _line_endings(text: str) -> str:
     return _LINE_ENDING.sub("\n", text)
 
 
-def _controls(text: str) -> str:
-    return text.translate(_CONTROLS)
+def _c0_controls(text: str) -> str:
+    return text.translate(_C0)
+
+
+def _c1_controls(text: str) -> str:
+    return text.translate(_C1)
 
 
 def _invisible(text: str) -> str:
@@ -126,8 +148,13 @@ def _html(text: str) -> str:
     return html_to_text(text) if has_markup(text) else decode_entities(text)
 
 
-def _nfc(text: str) -> str:
-    return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
+def _form(name: str) -> Rule:
+    form: Literal["NFC", "NFKC"] = "NFKC" if name == "nfkc" else "NFC"
+
+    def brought(text: str) -> str:
+        return text if unicodedata.is_normalized(form, text) else unicodedata.normalize(form, text)
+
+    return brought
 
 
 def _trailing_space(text: str) -> str:

@@ -1,12 +1,37 @@
 """Decides which clean rows are worth training on. Knows nothing of files, counts and duplicates."""
 
+import re
 from dataclasses import dataclass
 
+from tunewright.dataprep import boilerplate, mojibake, refusals
+from tunewright.dataprep.cleaning import ANSWERS
+from tunewright.dataprep.code_spans import set_aside
+from tunewright.dataprep.pii.masking import WORDS
+from tunewright.dataprep.scanning import BOILERPLATE, GARBLED, MOJIBAKE, REFUSAL
 from tunewright.dataprep.shapes import Message
-from tunewright.dataprep.spec import DataprepSpec
+from tunewright.dataprep.spec import DataprepSpec, Filters
+
+REASONS = {
+    "empty_question": "A question without text, after cleaning",
+    "empty_answer": "An answer without text, after cleaning",
+    "answer_too_short": "Answers shorter than min_answer_chars",
+    "too_long": "Messages longer than max_chars together",
+    "too_few_tokens": "Fewer tokens than min_tokens",
+    "too_many_tokens": "More tokens than max_tokens",
+    "garbled": "An answer with characters that were lost in a wrong conversion",
+    "boilerplate": "An answer that is mostly a web page's furniture",
+    "refusal": "An answer that refuses in an assistant's words (As an AI language model …)",
+    "repetition": "An answer that repeats itself beyond the limits of MassiveText",
+    "language": "An answer in none of the languages asked for",
+    "low_quality": "An answer whose form scores below min_quality",
+    **{f"pii_{kind}": f"{words} in it, and the setting says to drop such rows" for kind, words in WORDS.items()},
+}
+"""Reason → words, for readable rows that are not worth training on, in the order in which they are looked for."""
 
 _HOPELESS = 10
 """A raw row this many times longer than allowed is not cleaned first: no cleaning makes it fit."""
+_MOSTLY = 0.5
+_BROKEN = re.compile("\ufffd|锟斤拷|烫烫烫|屯屯屯|ï¿½")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,22 +45,46 @@ class Rejection:
 def reject_raw(messages: list[Message], spec: DataprepSpec) -> Rejection | None:
     """Return the reason to drop a row before it is cleaned: far too long (characters)."""
     size = sum(len(message["content"]) for message in messages)
-    return _too_long(size, spec) if size > _HOPELESS * spec.filters.max_chars else None
+    return _too_long(size, spec.filters) if size > _HOPELESS * spec.filters.max_chars else None
 
 
-def reject(messages: list[Message], spec: DataprepSpec) -> Rejection | None:
-    """Return the reason to drop a clean row, or None; lengths are in characters."""
+def reject_size(messages: list[Message], filters: Filters) -> Rejection | None:
+    """Return the reason to drop a clean row for what it has too little or too much of; lengths are in characters."""
     if not all(message["content"] for message in messages if message["role"] == "user"):
         return Rejection("empty_question", "a question without text")
-    answers = [message["content"] for message in messages if message["role"] == "assistant"]
+    answers = [
+        message["content"] for message in messages if message["role"] in ANSWERS and not message.get("tool_calls")
+    ]
     if not all(answers):
         return Rejection("empty_answer", "an answer without text")
     size = sum(map(len, answers))
-    if size < (least := spec.filters.min_answer_chars):
+    if answers and size < (least := filters.min_answer_chars):
         return Rejection("answer_too_short", f"{size:,} characters; min_answer_chars is {least:,}")
     total = sum(len(message["content"]) for message in messages)
-    return _too_long(total, spec) if total > spec.filters.max_chars else None
+    return _too_long(total, filters) if total > filters.max_chars else None
 
 
-def _too_long(size: int, spec: DataprepSpec) -> Rejection:
-    return Rejection("too_long", f"{size:,} characters; max_chars is {spec.filters.max_chars:,}")
+def reject_answer(answer: str, questions: list[str], filters: Filters, flags: int) -> Rejection | None:
+    """Return the reason to drop a row for the words of one answer; `flags` are its own, of `scanning.scan`."""
+    if filters.garbled and flags & (GARBLED | MOJIBAKE) and (lost := _lost(answer, questions)):
+        return Rejection("garbled", lost)
+    if filters.boilerplate and flags & BOILERPLATE and not any(map(boilerplate.asks_for_boilerplate, questions)):
+        share = boilerplate.share(answer)
+        if share >= _MOSTLY:
+            return Rejection("boilerplate", f"{share:.0%} of the answer's characters")
+    if filters.refusals and flags & REFUSAL and refusals.is_refusal(answer):
+        return Rejection("refusal", "the answer refuses")
+    return None
+
+
+def _lost(answer: str, questions: list[str]) -> str:
+    if any(map(mojibake.is_about_encodings, [answer, *questions])):
+        return ""
+    around, _ = set_aside(answer)
+    if found := _BROKEN.search(around):
+        return f"{found[0]} at character {found.start():,}"
+    return "UTF-8 read as GBK, with bytes lost" if mojibake.is_lost(around) else ""
+
+
+def _too_long(size: int, filters: Filters) -> Rejection:
+    return Rejection("too_long", f"{size:,} characters; max_chars is {filters.max_chars:,}")

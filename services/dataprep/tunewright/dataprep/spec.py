@@ -12,6 +12,9 @@ class DataSource(Spec):
 
     name: str = ""
     """Name under which the file is counted and mixed; its own if empty. Files of one name are one source."""
+    weight: float = Field(default=0.0, ge=0)
+    """Share of the training rows, on any scale: 8 and 2, or 0.8 and 0.2. If any file has one, files without are left
+    out."""
 
 
 class Reading(Spec):
@@ -124,10 +127,20 @@ class Split(Spec):
 
     validation_fraction: float = Field(default=0.1, ge=0, le=0.5)
     """Share of the kept rows that is held out for validation; 0 holds none out."""
+    by: str = Field(default="cluster", min_length=1)
+    """What never lies on both sides: `cluster` (rows with one question, and what is linked to them as near-duplicates),
+    `question`, or a field of the raw rows, by its value."""
+    stratify_by: str = ""
+    """A field of the raw rows; the share held out is kept for each of its values. None if empty."""
 
 
 class Mixing(Spec):
-    """How many rows come from which source."""
+    """How many training rows come from which source, where sources have a weight."""
+
+    total_rows: int = Field(default=0, ge=0)
+    """Training rows in all, repeats counted; 0 stands for as many as max_repeats allows."""
+    max_repeats: int = Field(default=1, ge=1, le=100)
+    """How often one row may stand among the training rows: 1 takes fewer of large sources, more repeats small ones."""
 
 
 class Audit(Spec):

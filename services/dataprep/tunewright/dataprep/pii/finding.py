@@ -1,0 +1,209 @@
+"""Finds personal data and secrets in one text. Each kind: a pattern for its form, then a check.
+
+Left alone, because they are nobody's: addresses of reserved domains (RFC 2606) and of git remotes, file names such as
+`icon@2x.png`, numbers inside versions, hashes, URLs, decimals and ISBNs, phone numbers kept for fiction, placeholders such
+as `sk-xxxx`. Knows nothing of rows, nor of what is done with what it finds.
+"""
+
+# ruff: noqa: PLR2004 - the numbers are those of the plans and standards that the docstrings name
+
+# ruff: noqa: E501 - tables and patterns, and Chinese characters, which count twice
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from tunewright.dataprep import scanning
+from tunewright.dataprep.pii import checks
+
+
+class Found(NamedTuple):
+    """A place in a text."""
+
+    start: int
+    end: int
+    kind: str
+
+
+KINDS = ("secrets", "emails", "ibans", "cards", "national_ids", "phones")
+"""All kinds, in the order in which they claim a place."""
+
+_FREE = r"(?<![A-Za-z0-9_.+/=#@%&-])"
+"""No digit begins inside a word, a decimal, a URL, a hash."""
+_END = r"(?![A-Za-z0-9_@%])(?![.,:/=-][0-9A-Za-z])"
+
+_EMAIL = re.compile(
+    r"(?<![A-Za-z0-9._%+/=@-])[A-Za-z0-9](?:[A-Za-z0-9._%+-]{0,62}[A-Za-z0-9_])?"
+    r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,5}[A-Za-z]{2,24}(?![A-Za-z0-9@(]|[-.][A-Za-z0-9])"
+)
+_NOBODY = re.compile(
+    r"@(?:.*\.)?(?:example|test|invalid|localhost|local|internal)(?:\.[a-z]+)?$|@(?:.*\.)?(?:your|my)?(?:domain|company|host|server)\.\w+$"
+    r"|\.(?:png|jpe?g|gif|svg|webp|js|css|ts|py|json|html?|md|txt|xml|ya?ml|so|exe|zip|gz)$"
+    r"|^(?:git|hg)@|@(?:.*\.)?(?!(?:126|139|163|189|188)\.)\d+\.[a-z]+$|@users\.noreply\.github\.com$",
+    re.IGNORECASE,
+)
+_IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]){11,34}")
+_CARD = re.compile(rf"{_FREE}[2-6][0-9]{{3}}(?:[ -]?[0-9]){{9,15}}{_END}")
+_CHINESE_ID = re.compile(r"(?<![A-Za-z0-9_./=-])[1-8][0-9]{16}[0-9Xx](?![A-Za-z0-9_])")
+_SOCIAL_SECURITY = re.compile(rf"{_FREE}[0-9]{{3}}-[0-9]{{2}}-[0-9]{{4}}{_END}")
+_INTERNATIONAL = re.compile(
+    r"(?<![A-Za-z0-9_.+/=#-])(?:\+|00(?=[1-9]))[1-9][0-9]{0,2}(?:[ .-]?\([0-9]{1,4}\))?(?:[ .-]{0,2}[0-9]{1,5}){2,6}"
+    + _END
+)
+_CHINESE_MOBILE = re.compile(rf"{_FREE}(?:\(?(?:86)\)?[ -]?)?(1[3-9][0-9][ -]?[0-9]{{4}}[ -]?[0-9]{{4}}){_END}")
+_CHINESE_LANDLINE = re.compile(
+    rf"{_FREE}(?:[(（]0(?:10|2[0-9]|[3-9][0-9]{{2}})[)）] ?|0(?:10|2[0-9]|[3-9][0-9]{{2}})-)[2-8][0-9]{{6,7}}"
+    rf"(?:(?:-|转)[0-9]{{1,5}})?{_END}"
+)
+_NORTH_AMERICAN = re.compile(
+    rf"(?<![A-Za-z0-9_.+/=#@%&$-])(?:1[ .-])?(?:\([0-9]{{3}}\) ?[0-9]{{3}}[ .-]|([0-9]{{3}}([ .-])[0-9]{{3}}\2))[0-9]{{4}}{_END}"
+)
+_TRUNK = re.compile(rf"{_FREE}(?<![0-9] )\(?0[1-9][0-9]{{1,3}}\)?[ -][0-9]{{3,4}}[ -][0-9]{{3,4}}{_END}(?! [0-9])")
+_NAMED = re.compile(
+    r"(?:(?<![A-Za-z])(?:tel|phone|telephone|mobile|cell|whatsapp|fax)|电话|手机|手機|電話|联系方式|热线)(?: number| no)?\.?"
+    r"(?: is|[:：是为])\s*([0-9][0-9 ()-]{5,16}[0-9])(?![0-9A-Za-z_.])",
+    re.IGNORECASE,
+)
+
+_KNOWN_TOKEN = (  # noqa: S105 - a pattern of tokens, none of them real
+    r"(?:A3T[A-Z0-9]|AKIA|AGPA|AIDA|AROA|ASIA)[A-Z0-9]{16}|LTAI[A-Za-z0-9]{12,20}|AKID[A-Za-z0-9]{32}"
+    r"|AIza[A-Za-z0-9_-]{35}|ya29\.[A-Za-z0-9_-]{20,200}"
+    r"|gh[pousr]_[A-Za-z0-9]{36,100}|github_pat_[A-Za-z0-9_]{40,100}|glpat-[A-Za-z0-9_-]{20,60}"
+    r"|xox[abprs]-[A-Za-z0-9-]{10,100}|xapp-[0-9]-[A-Za-z0-9-]{20,120}"
+    r"|sk-(?:ant-|proj-|or-|svcacct-)?[A-Za-z0-9_-]{20,200}|hf_[A-Za-z0-9]{30,60}|npm_[A-Za-z0-9]{36}|pypi-[A-Za-z0-9_-]{50,250}"
+    r"|(?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{16,120}|whsec_[A-Za-z0-9]{24,60}"
+    r"|SG\.[A-Za-z0-9_-]{16,30}\.[A-Za-z0-9_-]{30,60}|dop_v1_[a-f0-9]{64}|key-[a-f0-9]{32}"
+    r"|eyJ[A-Za-z0-9_-]{10,500}\.eyJ[A-Za-z0-9_-]{10,2000}\.[A-Za-z0-9_-]{10,700}|[0-9]{8,10}:AA[A-Za-z0-9_-]{33}"
+)
+_SECRET = re.compile(
+    rf"(?<![A-Za-z0-9_])(?P<token>{_KNOWN_TOKEN})(?![A-Za-z0-9])"
+    r"|(?P<key>-----BEGIN (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----(?:[^-]{40,8000}|[\s\S]{40,8000}?)"
+    r"-----END (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----)"
+    r"|(?i:api[_-]?key|secret[_-]?(?:access[_-]?)?key|access[_-]?token|auth[_-]?token|client[_-]?secret|access[_-]?key|token|secret)"
+    r"[\"']?\s{0,3}(?:[:=]|=>|:=)\s{0,3}[\"']?(?P<named>[A-Za-z0-9_+/=.-]{16,200})(?![A-Za-z0-9])"
+    r"|://[A-Za-z0-9._%+-]{1,60}:(?P<login>[^\s:/@\"'<>{}$\[]{4,100})@[A-Za-z0-9]"
+)
+_PLACEHOLDER = re.compile(
+    r"example|your|xxx|placeholder|changeme|\.\.\.|dummy|sample|test[_-]?key|password|passwd|pass$|abcdef|12345678|secret$|000000",
+    re.IGNORECASE,
+)
+_LEAST_ENTROPY = 3.0
+_NAMED_ENTROPY = 3.3
+
+
+def find(text: str, flags: int = scanning.EVERYTHING) -> list[Found]:
+    """Return all places, in order, none over another; `flags` are those of `scanning.scan`, or all."""
+    found: list[Found] = []
+    for kind, flag, finder in _FINDERS:
+        if flags & flag:
+            for start, end in finder(text):
+                if not any(start < one.end and one.start < end for one in found):
+                    found.append(Found(start, end, kind))
+    return sorted(found)
+
+
+def _emails(text: str) -> Iterator[tuple[int, int]]:
+    for match in _EMAIL.finditer(text):
+        if not _NOBODY.search(match[0]) and ".." not in match[0]:
+            yield match.span()
+
+
+def _ibans(text: str) -> Iterator[tuple[int, int]]:
+    position = 0
+    while match := _IBAN.search(text, position):
+        position = match.start() + 2
+        length = checks.iban_length(re.sub("[ -]", "", match[0]))
+        if not length:
+            continue
+        end = match.start()
+        while length:
+            length -= text[end] not in " -"
+            end += 1
+        if end == len(text) or not (text[end].isascii() and text[end].isalnum()):
+            yield match.start(), end
+            position = end
+
+
+def _cards(text: str) -> Iterator[tuple[int, int]]:
+    for match in _CARD.finditer(text):
+        if checks.is_card(re.sub("[ -]", "", match[0])) and _is_grouped(match[0]):
+            yield match.span()
+
+
+def _is_grouped(number: str) -> bool:
+    """Return True if a card's digits stand in one piece or in groups of at least three, by one separator."""
+    separators = set(re.sub("[0-9]", "", number))
+    return len(separators) <= 1 and all(len(group) >= 3 for group in re.split("[ -]", number))
+
+
+def _national_ids(text: str) -> Iterator[tuple[int, int]]:
+    for match in _CHINESE_ID.finditer(text):
+        if checks.is_chinese_id(match[0]):
+            yield match.span()
+    for match in _SOCIAL_SECURITY.finditer(text):
+        if checks.is_social_security(match[0]):
+            yield match.span()
+
+
+def _phones(text: str) -> Iterator[tuple[int, int]]:
+    for pattern, check in _PHONES:
+        for match in pattern.finditer(text):
+            if check(match[0]):
+                yield match.span()
+    for match in _NAMED.finditer(text):
+        if 7 <= sum(character.isdigit() for character in match[1]) <= 15:
+            yield match.span(1)
+
+
+def _is_mobile(number: str) -> bool:
+    digits = re.sub(r"\D", "", number)
+    return checks.is_chinese_mobile(digits[-11:])
+
+
+def _is_north_american(number: str) -> bool:
+    return checks.is_north_american(re.sub(r"\D", "", number)[-10:])
+
+
+def _secrets(text: str) -> Iterator[tuple[int, int]]:
+    for match in _SECRET.finditer(text):
+        name = match.lastgroup or ""
+        value = match[name]
+        if name == "key":
+            yield match.span(name)
+        elif _PLACEHOLDER.search(value):
+            continue
+        by_form = name == "login" or (name == "token" and _is_mixed(value, _LEAST_ENTROPY))
+        by_name = name == "named" and _is_mixed(value, _NAMED_ENTROPY) and not _WORDS.fullmatch(value)
+        if by_form or by_name:
+            yield match.span(name)
+
+
+_WORDS = re.compile(r"(?:[A-Za-z]+[0-9]{0,4}[_./=-]*)+")
+"""Names of things, such as `AWS_SECRET_ACCESS_KEY` or `module.function2`."""
+
+
+def _is_mixed(value: str, least: float) -> bool:
+    """Return True for letters and digits without order: bits a character (Shannon) of a random token, not of a name."""
+    has_both = any(c.isdigit() for c in value) and any(c.isalpha() for c in value)
+    counts = Counter(value).values()
+    entropy = -sum(count / len(value) * math.log2(count / len(value)) for count in counts)
+    return has_both and entropy >= least
+
+
+_PHONES: tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...] = (
+    (_INTERNATIONAL, checks.is_international),
+    (_CHINESE_MOBILE, _is_mobile),
+    (_CHINESE_LANDLINE, bool),
+    (_NORTH_AMERICAN, _is_north_american),
+    (_TRUNK, bool),
+)
+_FINDERS = (
+    ("secrets", scanning.TOKEN | scanning.AT_SIGN, _secrets),
+    ("emails", scanning.AT_SIGN, _emails),
+    ("ibans", scanning.IBAN, _ibans),
+    ("cards", scanning.DIGITS, _cards),
+    ("national_ids", scanning.DIGITS, _national_ids),
+    ("phones", scanning.DIGITS, _phones),
+)

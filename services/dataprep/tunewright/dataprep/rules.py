@@ -1,0 +1,188 @@
+"""All rules of a block of rows in one call: cleaning, personal data, filters. Guards first, work only where one fires.
+
+The outcome is what it would be if every rule looked at every text (`everywhere=True` does that, and a test compares).
+Knows nothing of files, blocks' origin, counts and duplicates.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from tunewright.dataprep import languages, measuring, quality, repetition, scanning
+from tunewright.dataprep.cleaning import ANSWERS, RULES, clean_messages
+from tunewright.dataprep.filters import Rejection, reject_answer, reject_raw, reject_size
+from tunewright.dataprep.pii.finding import KINDS
+from tunewright.dataprep.pii.masking import WORDS, mask
+from tunewright.dataprep.shapes import Message
+from tunewright.dataprep.spec import DataprepSpec
+
+RULE_WORDS = {**RULES, **{f"pii_{kind}": f"{words} replaced by a placeholder" for kind, words in WORDS.items()}}
+"""Rule → what it does to a row, in words for people."""
+
+_WORDED = scanning.BOILERPLATE | scanning.REFUSAL | scanning.GARBLED | scanning.MOJIBAKE
+
+
+@dataclass(slots=True)
+class Treatment:
+    """What the rules made of a block; rows go by their number in it."""
+
+    rows: list[list[Message]]
+    """Clean and masked; the very list that came in where nothing changed. Rejected rows are among them."""
+    changes: dict[int, dict[str, int]] = field(default_factory=dict)
+    """Changed row → rule → the first message it changed."""
+    rejections: dict[int, Rejection] = field(default_factory=dict)
+    markup_left: list[int] = field(default_factory=list)
+    """Rows whose markup stayed because it is their subject."""
+    quality: npt.NDArray[np.float32] = field(default_factory=lambda: np.ones(0, np.float32))
+    """Score of each row, 0 to 1; see `quality.py`."""
+    masked: Counter[str] = field(default_factory=Counter)
+    """Kind of personal data → places masked."""
+
+
+class _Texts:
+    """All texts of a block in one list, with their flags and the row that each belongs to."""
+
+    def __init__(self, rows: Sequence[list[Message]], *, everywhere: bool) -> None:
+        self.texts = [message["content"] or "" for row in rows for message in row]
+        self.counts = np.fromiter(map(len, rows), np.int64, len(rows))
+        self.starts = np.cumsum(self.counts) - self.counts
+        self.owners = np.repeat(np.arange(len(rows)), self.counts)
+        self.answers = np.array([message["role"] in ANSWERS for row in rows for message in row], np.bool_)
+        self._everywhere = everywhere
+        self.flags = self._scan(self.texts)
+
+    def _scan(self, texts: list[str]) -> scanning.Flags:
+        return np.full(len(texts), scanning.EVERYTHING, np.uint32) if self._everywhere else scanning.scan(texts)
+
+    def renew(self, rows: list[list[Message]], numbers: Sequence[int]) -> None:
+        """Take the texts of changed rows again."""
+        places = [int(self.starts[number]) + index for number in numbers for index in range(len(rows[number]))]
+        fresh = [message["content"] or "" for number in numbers for message in rows[number]]
+        for place, text in zip(places, fresh, strict=True):
+            self.texts[place] = text
+        self.flags[places] = self._scan(fresh)
+
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """Return each text's length in characters."""
+        return np.fromiter(map(len, self.texts), np.int64, len(self.texts))
+
+    def flagged(self, mask: int, *, answers: bool = False) -> list[int]:
+        """Return the numbers of texts with one of the flags."""
+        chosen = (self.flags & mask) != 0
+        return [int(place) for place in np.flatnonzero(chosen & self.answers if answers else chosen)]
+
+
+def warm() -> None:
+    """Compile all passes, or load them from the cache."""
+    scanning.warm()
+    measuring.warm()
+
+
+def apply(rows: Sequence[list[Message]], spec: DataprepSpec, *, everywhere: bool = False) -> Treatment:
+    """Return what the rules make of the rows; `everywhere` runs every rule on every text, whatever the guards say."""
+    done = Treatment(list(rows))
+    if not rows:
+        return done
+    texts = _Texts(rows, everywhere=everywhere)
+    for number in np.flatnonzero(_by_row(texts, texts.sizes()) > spec.filters.max_chars):
+        if rejection := reject_raw(rows[number], spec):
+            done.rejections[int(number)] = rejection
+    _clean(texts, spec, done)
+    _mask(texts, spec, done)
+    _reject_sizes(texts, spec, done)
+    _reject_words(texts, spec, done)
+    _reject_form(texts, spec, done)
+    if spec.filters.languages:
+        _reject_languages(texts, spec, done)
+    return done
+
+
+def _by_row(texts: _Texts, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.bincount(texts.owners, weights=values, minlength=len(texts.counts)).astype(np.int64)
+
+
+def _clean(texts: _Texts, spec: DataprepSpec, done: Treatment) -> None:
+    flags = scanning.CLEANING | (scanning.NON_ASCII if spec.cleaning.unicode == "nfkc" else 0)
+    places = texts.flagged(flags)
+    if spec.cleaning.boilerplate_lines:
+        places += texts.flagged(scanning.BOILERPLATE, answers=True)
+    for number in sorted({int(texts.owners[place]) for place in places} - done.rejections.keys()):
+        cleaned = clean_messages(done.rows[number], spec.cleaning)
+        if cleaned.markup_left:
+            done.markup_left.append(number)
+        if cleaned.rules:
+            done.rows[number] = cleaned.messages
+            done.changes[number] = cleaned.rules
+    if done.changes:
+        texts.renew(done.rows, list(done.changes))
+
+
+def _mask(texts: _Texts, spec: DataprepSpec, done: Treatment) -> None:
+    if all(getattr(spec.pii, kind) == "keep" for kind in KINDS):
+        return
+    changed: dict[int, None] = {}
+    for place in texts.flagged(scanning.PII):
+        number = int(texts.owners[place])
+        if number in done.rejections:
+            continue
+        masked = mask(texts.texts[place], spec.pii, int(texts.flags[place]))
+        if masked.drop:
+            done.rejections[number] = Rejection(f"pii_{masked.drop}", WORDS[masked.drop])
+        elif masked.kinds:
+            index = place - int(texts.starts[number])
+            messages = list(done.rows[number])
+            messages[index] = {**messages[index], "content": masked.text}
+            done.rows[number] = messages
+            done.masked.update(masked.kinds)
+            for kind in masked.kinds:
+                done.changes.setdefault(number, {}).setdefault(f"pii_{kind}", index)
+            changed[number] = None
+    if changed:
+        texts.renew(done.rows, list(changed))
+
+
+def _reject_sizes(texts: _Texts, spec: DataprepSpec, done: Treatment) -> None:
+    sizes = texts.sizes()
+    total, answers = _by_row(texts, sizes), _by_row(texts, sizes * texts.answers)
+    empty = _by_row(texts, (sizes == 0).astype(np.int64))
+    filters = spec.filters
+    for number in np.flatnonzero((empty > 0) | (answers < filters.min_answer_chars) | (total > filters.max_chars)):
+        if rejection := reject_size(done.rows[number], filters):
+            done.rejections.setdefault(int(number), rejection)
+
+
+def _reject_words(texts: _Texts, spec: DataprepSpec, done: Treatment) -> None:
+    for place in texts.flagged(_WORDED, answers=True):
+        number = int(texts.owners[place])
+        if number not in done.rejections:
+            questions = [message["content"] for message in done.rows[number] if message["role"] == "user"]
+            flags = int(texts.flags[place])
+            if rejection := reject_answer(texts.texts[place], questions, spec.filters, flags):
+                done.rejections[number] = rejection
+
+
+def _reject_form(texts: _Texts, spec: DataprepSpec, done: Treatment) -> None:
+    places = np.flatnonzero(texts.answers)
+    measures = measuring.measure([texts.texts[place] for place in places])
+    scores = quality.score(measures)
+    done.quality = np.ones(len(texts.counts), np.float32)
+    np.minimum.at(done.quality, texts.owners[places], scores)
+    if spec.filters.repetition:
+        for index in np.flatnonzero(repetition.excess(measures) > 1):
+            rejection = Rejection("repetition", repetition.words(measures[index]))
+            done.rejections.setdefault(int(texts.owners[places[index]]), rejection)
+    least = spec.filters.min_quality
+    for number in np.flatnonzero(done.quality < least):
+        rejection = Rejection("low_quality", f"{done.quality[number]:.2f}; min_quality is {least:.2f}")
+        done.rejections.setdefault(int(number), rejection)
+
+
+def _reject_languages(texts: _Texts, spec: DataprepSpec, done: Treatment) -> None:
+    wanted = frozenset(spec.filters.languages)
+    places = [place for place in np.flatnonzero(texts.answers) if int(texts.owners[place]) not in done.rejections]
+    for place, name in zip(places, languages.identify([texts.texts[place] for place in places]), strict=True):
+        if name and name not in wanted:
+            done.rejections.setdefault(int(texts.owners[place]), Rejection("language", f"the answer is in {name}"))

@@ -1,0 +1,415 @@
+"""One compiled pass over the texts of a block: says which of them may need which care, so that most need none.
+
+A flag promises nothing but this: where it is not set, the rules that it stands for would change or find nothing. What
+to do where one is set is not known here.
+"""
+
+# ruff: noqa: E501 - tables and patterns, and Chinese characters, which count twice
+
+# ruff: noqa: PLR2004 - the numbers are bytes of UTF-8 and of ASCII, each explained where it is not plain
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from tunewright.dataprep.compiling import compiled
+
+Bytes = npt.NDArray[np.uint8]
+Numbers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.uint32]
+
+LINE_ENDING = 1
+CONTROL = 2
+INVISIBLE = 4
+MARKUP = 8
+COMPOSABLE = 16
+"""Has characters that may have another Unicode form (NFC)."""
+MOJIBAKE = 32
+SPACE = 64
+"""Spaces before a line break, or spaces or blank lines around the text."""
+AT_SIGN = 128
+"""Something like an e-mail address or a login in a URL."""
+DIGITS = 256
+"""Seven digits close together: phones, cards, identity numbers."""
+IBAN = 512
+TOKEN = 1024
+"""Sixteen characters in one piece, letters and digits mixed, or the head of a key file."""
+REFUSAL = 2048
+BOILERPLATE = 4096
+GARBLED = 8192
+"""Has U+FFFD or a string known from broken conversions."""
+NON_ASCII = 16384
+EVERYTHING = 32767
+
+CLEANING = LINE_ENDING | CONTROL | INVISIBLE | MARKUP | COMPOSABLE | MOJIBAKE | SPACE
+PII = AT_SIGN | DIGITS | IBAN | TOKEN
+
+_TRIGGERS = {
+    REFUSAL: (
+        "as an ai", "as a ai", "ai ", "ai.", "ai,", "ai-", "a.i", "language model", "large language", "artificial int",
+        "chatbot", "sorry", "apologi", "apology", "unfortunately", "i cannot", "i can't", "i can’t", "i can not", "i won't",
+        "i won’t", "i'm unable", "i’m unable", "i am unable", "i'm not able", "i’m not able", "i am not able",
+        "人工智能", "语言模型", "語言模型", "智能助手", "大模型", "聊天机器人", "ai助", "ai语", "ai語", "ai模", "ai系", "ai机",
+        "ai機", "ai程", "ai，", "抱歉", "对不起", "對不起", "遗憾", "遺憾", "不好意思",
+    ),
+    BOILERPLATE: (
+        "cookie", "all rights", "rights reserved", "copyright", "(c)", "privacy", "terms of", "terms and", "javascript",
+        "share this", "share on", "share:", "tweet", "follow us", "follow me", "subscribe", "sign up", "newsletter",
+        "click here", "read more", "read also", "related articles", "related posts", "advertisement", "sponsored",
+        "lorem ipsum", "skip to", "back to top", "leave a comment", "leave a reply", "log in", "login", "powered by",
+        "originally published", "please enable", "loading", "home >", "print this", "filed under", "posted in", "tags:",
+        "版权", "版權", "转载", "轉載", "关注", "關注", "扫码", "扫描", "掃描", "公众号", "点击", "點擊", "責任編輯",
+        "责任编辑", "责编", "编辑：", "相关阅读", "相关文章", "延伸阅读", "推荐阅读", "上一篇", "下一篇", "备案",
+        "icp", "分享到", "分享至", "免责声明", "来源：", "原标题", "返回顶部", "返回首页", "阅读全文", "展开全文", "阅读原文", "长按",
+        "广告", "未经", "请勿", "声明", "登录", "订阅", "微信", "首页",
+    ),
+    GARBLED: ("锟斤", "烫烫", "屯屯", "ï¿½"),
+}  # fmt: skip
+"""Flag → strings (lower case) of which every text that deserves the flag has one, at the beginning of a word."""
+
+
+def _place(first: int, second: int, third: int) -> int:
+    """Return where three bytes (lower case) stand in the table of possible beginnings."""
+    return (first << 8 ^ second << 4 ^ third) & 0xFFFF
+
+
+def _literals() -> tuple[Bytes, Numbers, Flags, Numbers, npt.NDArray[np.bool_]]:
+    """Return the trigger strings end to end by first byte, their ends and flags, each byte's first, all beginnings."""
+    pairs = sorted((text.encode(), flag) for flag, texts in _TRIGGERS.items() for text in texts)
+    data = np.frombuffer(b"".join(text for text, _ in pairs), np.uint8)
+    ends = np.cumsum([0, *(len(text) for text, _ in pairs)])
+    flags = np.array([flag for _, flag in pairs], np.uint32)
+    heads = [text[0] for text, _ in pairs]
+    first = np.searchsorted(np.array(heads), np.arange(257)).astype(np.int64)
+    begins = np.zeros(0x10000, np.bool_)
+    for text, _ in pairs:
+        begins[_place(*text[:3])] = True
+    return data, ends.astype(np.int64), flags, first, begins
+
+
+def _common_characters() -> npt.NDArray[np.bool_]:
+    """Return for U+4E00 to U+9FFF whether a character is usual: GB 2312 level 1, Big5 level 1 or JIS level 1."""
+    common = np.zeros(0x5200, np.bool_)
+    spans = (("gb2312", 0xB0, 0xD8), ("big5", 0xA4, 0xC7), ("euc_jp", 0xB0, 0xD0))
+    for codec, low, high in spans:
+        pairs = b"".join(bytes((one, two)) for one in range(low, high) for two in range(0x40, 0xFF))
+        for start in range(0, len(pairs), 2):
+            text = pairs[start : start + 2].decode(codec, "ignore")
+            if len(text) == 1 and "\u4e00" <= text <= "\u9fff":
+                common[ord(text) - 0x4E00] = True
+    return common
+
+
+# Classes of bytes: letters cost one look into this table.
+_LETTER, _DIGIT, _JOINED, _BLANK, _BREAK, _TAG, _ENTITY, _AT, _CONTROL, _CR, _LEAD2, _LEAD3, _LEAD4, _OTHER = range(14)
+
+
+def _byte_classes() -> Bytes:
+    classes = np.full(256, _OTHER, np.uint8)
+    classes[:32] = _CONTROL
+    classes[127] = _CONTROL
+    for code in (*range(65, 91), *range(97, 123), *range(0x80, 0xC0)):
+        classes[code] = _LETTER
+    classes[48:58] = _DIGIT
+    for group, name in (("_-+/=.~", _JOINED), (" \t", _BLANK), ("\n", _BREAK), ("<", _TAG), ("&", _ENTITY), ("@", _AT)):
+        classes[[ord(one) for one in group]] = name
+    classes[[0x0B, 0x0C, 0x0D]] = _CR
+    classes[0xC0:0xE0], classes[0xE0:0xF0], classes[0xF0:] = _LEAD2, _LEAD3, _LEAD4
+    return classes
+
+
+def _lowered() -> Numbers:
+    lower = np.arange(256, dtype=np.int64)
+    lower[65:91] += 32
+    return lower
+
+
+_CLASS = _byte_classes()
+_LOWER = _lowered()
+_LITERAL, _LITERAL_END, _LITERAL_FLAG, _LITERAL_FIRST, _BEGINS = _literals()
+_COMMON = _common_characters()
+
+
+def as_buffer(texts: Sequence[str]) -> tuple[Bytes, Numbers]:
+    """Return the texts end to end as UTF-8, and the end of each in bytes."""
+    try:
+        pieces = [text.encode() for text in texts]
+    except UnicodeEncodeError:
+        pieces = [text.encode("utf-8", "surrogatepass") for text in texts]
+    ends = np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)))
+    return np.frombuffer(b"".join(pieces), np.uint8), ends
+
+
+def scan(texts: Sequence[str]) -> Flags:
+    """Return each text's flags."""
+    data, ends = as_buffer(texts)
+    flags = np.zeros(len(ends), np.uint32)
+    _scan(data, ends, flags)
+    return flags
+
+
+def rare_characters() -> str:
+    """Return all unusual Chinese characters."""
+    return "".join(chr(0x4E00 + int(place)) for place in np.flatnonzero(~_COMMON))
+
+
+def is_common(character: str) -> bool:
+    """Return True for a usual Chinese character or Japanese kanji."""
+    place = ord(character) - 0x4E00
+    return 0 <= place < len(_COMMON) and bool(_COMMON[place])
+
+
+def warm() -> None:
+    """Compile the pass, or load it from the cache."""
+    scan(["warm"])
+
+
+@compiled
+def _scan(data: Bytes, ends: Numbers, flags: Flags) -> None:
+    start = 0
+    for number in range(ends.size):
+        end = ends[number]
+        flags[number] = _scan_text(data, start, end)
+        start = end
+
+
+@compiled
+def _scan_text(data: Bytes, start: int, end: int) -> int:  # noqa: C901, PLR0912, PLR0915 - one branch a class of bytes
+    flags = _ends_in_space(data, start, end)
+    if end > start:
+        flags |= _trigger(data, start, end)
+    piece, digits, last_digit, rare = start, 0, -9, 0
+    index = start
+    while index < end:
+        byte = data[index]
+        kind = _CLASS[byte]
+        if kind <= _JOINED:
+            if kind == _DIGIT:
+                digits = digits + 1 if index - last_digit <= 4 else 1
+                last_digit = index
+                if digits >= 7:
+                    flags |= DIGITS
+                if index >= start + 2 and _is_upper(data[index - 1]) and _is_upper(data[index - 2]):
+                    flags |= IBAN
+            index += 1
+            if kind == _JOINED and index < end and _CLASS[data[index]] == _LETTER:
+                flags |= _trigger(data, index, end)
+            continue
+        if index - piece >= 16:
+            flags |= _mixed(data, piece, index)
+        width = 1
+        if kind == _BLANK:
+            if index + 1 < end and data[index + 1] == 10:
+                flags |= SPACE
+        elif kind == _CONTROL:
+            flags |= CONTROL
+        elif kind == _CR:
+            flags |= LINE_ENDING
+        elif kind == _TAG:
+            flags |= _tag(data, index, end)
+        elif kind == _ENTITY:
+            flags |= _entity(data, index, end)
+        elif kind == _AT:
+            flags |= _at_sign(data, start, index, end)
+        elif kind == _LEAD2:
+            flags |= _two_bytes(data, index, end)
+            width = 2
+        elif kind == _LEAD3:
+            flags |= _trigger(data, index, end)
+            width = 3
+            if 0xE4 <= byte <= 0xE9:
+                flags |= NON_ASCII
+                rare = _rare(data, index, rare)
+                if rare & 1 and _bits(rare) >= 3:
+                    flags |= MOJIBAKE
+            else:
+                flags |= _three_bytes(data, index, end)
+        elif kind == _LEAD4:
+            flags |= NON_ASCII | COMPOSABLE
+            width = 4
+        index += width
+        piece = index
+        if index < end and (_CLASS[data[index]] == _LETTER or data[index] == 40):
+            flags |= _trigger(data, index, end)
+    if end - piece >= 16:
+        flags |= _mixed(data, piece, end)
+    return flags
+
+
+@compiled
+def _is_upper(byte: int) -> bool:
+    return 65 <= byte <= 90
+
+
+@compiled
+def _is_alphanumeric(byte: int) -> bool:
+    return 48 <= byte <= 57 or 65 <= byte <= 90 or 97 <= byte <= 122
+
+
+@compiled
+def _trigger(data: Bytes, index: int, end: int) -> int:
+    """Return the flags of all trigger strings that begin here."""
+    if index + 3 > end:
+        return 0
+    place = _LOWER[data[index]] << 8 ^ _LOWER[data[index + 1]] << 4 ^ _LOWER[data[index + 2]]
+    return _triggered(data, index, end) if _BEGINS[place & 0xFFFF] else 0
+
+
+@compiled
+def _triggered(data: Bytes, index: int, end: int) -> int:
+    first = _LOWER[data[index]]
+    flags = 0
+    for literal in range(_LITERAL_FIRST[first], _LITERAL_FIRST[first + 1]):
+        low, high = _LITERAL_END[literal], _LITERAL_END[literal + 1]
+        size = high - low
+        if index + size > end:
+            continue
+        offset = 1
+        while offset < size and _LOWER[data[index + offset]] == _LITERAL[low + offset]:
+            offset += 1
+        if offset == size:
+            flags |= _LITERAL_FLAG[literal]
+    return flags
+
+
+@compiled
+def _mixed(data: Bytes, low: int, high: int) -> int:
+    """Return TOKEN if a long piece has a letter and a digit, or begins like a key file."""
+    letter, digit, dashes = False, False, 0
+    for index in range(low, high):
+        byte = data[index]
+        if 48 <= byte <= 57:
+            digit = True
+        elif _is_alphanumeric(byte):
+            letter = True
+        elif byte == 45:
+            dashes += 1
+    return TOKEN if (letter and digit) or dashes >= 5 else 0
+
+
+@compiled
+def _tag(data: Bytes, index: int, end: int) -> int:
+    if index + 1 >= end:
+        return 0
+    following = data[index + 1]
+    return MARKUP if following == 47 or (_is_alphanumeric(following) and following > 57) else 0
+
+
+@compiled
+def _entity(data: Bytes, index: int, end: int) -> int:
+    """Return MARKUP if a semicolon ends what may be an entity (31 characters at most)."""
+    if index + 1 < end and (data[index + 1] == 35 or _is_alphanumeric(data[index + 1])):
+        for place in range(index + 2, min(end, index + 34)):
+            if data[place] == 59:
+                return MARKUP
+    return 0
+
+
+@compiled
+def _at_sign(data: Bytes, start: int, index: int, end: int) -> int:
+    if start < index < end - 1 and _CLASS[data[index - 1]] != _BLANK and _is_alphanumeric(data[index + 1]):
+        return AT_SIGN
+    return 0
+
+
+@compiled
+def _two_bytes(data: Bytes, index: int, end: int) -> int:
+    """Return the flags of a character of U+0080 to U+07FF."""
+    lead, trail = data[index], data[index + 1]
+    flags = NON_ASCII
+    if lead == 0xC2:
+        if trail < 0xA0:
+            flags |= CONTROL
+        elif trail == 0xAD:
+            flags |= INVISIBLE
+        elif trail == 0xA9:
+            flags |= BOILERPLATE
+        elif trail == 0xA0 and index + 2 < end and data[index + 2] == 10:
+            flags |= SPACE
+    if lead in (0xCC, 0xCD) or lead >= 0xD2 or (lead == 0xCE and trail == 0x87):  # combining marks and their like
+        flags |= COMPOSABLE
+    if index + 2 < end and data[index + 2] >= 0x80 and _starts_mojibake(lead, trail):
+        flags |= MOJIBAKE
+    return flags
+
+
+@compiled
+def _starts_mojibake(lead: int, trail: int) -> bool:
+    """Return True for what the first byte of a UTF-8 sequence looks like in another encoding, and for Latin-1 pairs."""
+    latin = lead == 0xC3 or (lead == 0xC2 and trail >= 0xA1)
+    other = (lead == 0xC4 and trail == 0x82) or (lead == 0xD0 and trail == 0xB2)  # Ă and в
+    return latin or other
+
+
+@compiled
+def _three_bytes(data: Bytes, index: int, end: int) -> int:  # noqa: C901 - one line a block of Unicode
+    """Return the flags of a character of U+0800 to U+FFFF."""
+    lead, second, third = data[index], data[index + 1], data[index + 2]
+    flags = NON_ASCII
+    if lead == 0xE3:
+        if second == 0x80 and third == 0x80 and index + 3 < end and data[index + 3] == 10:
+            flags |= SPACE
+        combining = (second == 0x82 and third in (0x99, 0x9A)) or (second == 0x80 and third >= 0xAA)
+        return flags | (COMPOSABLE if combining else 0)
+    if lead == 0xE2 and second == 0x80:
+        if third in (0xA8, 0xA9):
+            flags |= LINE_ENDING
+        elif 0x8B <= third <= 0x8D:
+            flags |= INVISIBLE
+        return flags | (COMPOSABLE if third <= 0x81 else 0)
+    if lead == 0xE2 and second == 0x81 and third == 0xA0:
+        return flags | INVISIBLE
+    if lead == 0xE2 and index + 3 < end and data[index + 3] >= 0x80 and _is_root_or_frame(second, third):
+        flags |= MOJIBAKE
+    if lead == 0xEF and second >= 0xBB:
+        if second == 0xBB and third == 0xBF:
+            flags |= INVISIBLE
+        if second == 0xBF and third == 0xBD:
+            flags |= GARBLED
+        return flags
+    return flags | COMPOSABLE
+
+
+@compiled
+def _is_root_or_frame(second: int, third: int) -> bool:
+    return (second == 0x88 and third == 0x9A) or (second == 0x94 and third == 0x9C)
+
+
+@compiled
+def _rare(data: Bytes, index: int, history: int) -> int:
+    """Return which of the last eight Chinese characters are unusual, a bit each."""
+    place = ((data[index] & 15) << 12 | (data[index + 1] & 63) << 6 | (data[index + 2] & 63)) - 0x4E00
+    unusual = 1 if place >= 0 and not _COMMON[place] else 0
+    return (history << 1 | unusual) & 0xFF
+
+
+@compiled
+def _bits(value: int) -> int:
+    count = 0
+    while value:
+        value &= value - 1
+        count += 1
+    return count
+
+
+@compiled
+def _ends_in_space(data: Bytes, start: int, end: int) -> int:  # noqa: PLR0911 - the plain cases leave early
+    """Return SPACE if the first or the last character may be white space."""
+    if end == start:
+        return 0
+    if data[start] <= 32 or data[end - 1] <= 32:
+        return SPACE
+    first, last = data[start], data[end - 1]
+    if first in (0xC2, 0xE1, 0xE2) or (first == 0xE3 and data[start + 1] == 0x80 and data[start + 2] == 0x80):
+        return SPACE
+    if last < 0x80 or end - start < 2:
+        return 0
+    if data[end - 2] == 0xC2:
+        return SPACE
+    if end - start < 3:
+        return 0
+    lead, second = data[end - 3], data[end - 2]
+    wide = (lead == 0xE3 and second == 0x80 and last == 0x80) or (lead == 0xE1 and second == 0x9A)
+    thin = lead == 0xE2 and ((second == 0x80 and (last <= 0x8A or last in (0xA8, 0xA9, 0xAF))) or second == 0x81)
+    return SPACE if wide or thin else 0

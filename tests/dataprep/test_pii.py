@@ -1,0 +1,62 @@
+"""Personal data is found by form and checksum; what only looks like it stays."""
+
+import pytest
+
+from tunewright.dataprep.pii.finding import KINDS, find
+from tunewright.dataprep.pii.masking import PLACEHOLDERS, mask
+from tunewright.dataprep.scanning import scan
+from tunewright.dataprep.spec import Pii
+
+MASKED = {
+    "Write to joe.doe+x@mail.example-shop.co.uk.": "Write to [EMAIL].",
+    "邮箱zhangsan@qq.com，谢谢": "邮箱[EMAIL]，谢谢",
+    "call +44 20 7946 0123 or +49 (0)30 901820": "call [PHONE] or [PHONE]",
+    "我的手机是13812345678，座机010-62345678。": "我的手机是[PHONE]，座机[PHONE]。",
+    "(212) 456-7890 and 212-456-7890": "[PHONE] and [PHONE]",
+    "card 4532 0151 1283 0366, 4532015112830366": "card [CARD], [CARD]",
+    "IBAN DE89 3704 0044 0532 0130 00 now": "IBAN [IBAN] now",
+    "身份证11010519491231002X。": "身份证[ID]。",
+    "SSN 536-90-4399": "SSN [ID]",
+    "postgres://bob:s3cr3tP4ss@db.shop.io/x": "postgres://bob:[SECRET]@db.shop.io/x",
+    "ghp_16C7e42F292c6912E7710c838347Ae178B4a": "[SECRET]",
+    'api_key = "9aF3kQ7zL2mX8vB4nR6tY1wE"': 'api_key = "[SECRET]"',
+}
+LEFT = [
+    "user@example.com, a@test.example.org, git@github.com:me/repo.git, icon@2x.png, lodash@4.17.21",
+    "version 1.2.13812345678 and 10.0.0.1",
+    "550e8400-e29b-41d4-a716-446655440000",
+    "d41d8cd98f00b204e9800998ecf8427e 356a192b7913b04c54574d18c28d46e6395428ab",
+    "ISBN 978-3-16-148410-0, ISBN 9783161484100, ISBN 0-306-40615-2",
+    "at 1700000000, 1700000000000, 2024-01-02 03:04:05, 20240102030405",
+    "pi is 3.14159265358979323846",
+    "4532 0151 1283 0367 fails Luhn; 110105194912310021 and DE88370400440532013000 fail their sums",
+    "https://shop.io/item/13812345678?id=4532015112830366",
+    "+1 212 555 0123 and 212-555-0199 are fiction's",
+    "sk-xxxxxxxxxxxxxxxxxxxxxxxx, api_key = YOUR_API_KEY_GOES_HERE_1",
+    "1, 2, 3, 4, 5, 6, 7, 8, 9 and 1000000000 rows",
+    "@decorator\ndef f(a): return a@b",
+]
+
+
+@pytest.mark.parametrize("text", MASKED)
+def test_what_is_personal_is_masked(text: str) -> None:
+    assert mask(text, Pii(), int(scan([text])[0])).text == MASKED[text]
+
+
+@pytest.mark.parametrize("text", LEFT)
+def test_what_only_looks_personal_stays(text: str) -> None:
+    assert find(text) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_is_masked_dropped_or_kept_as_asked(kind: str) -> None:
+    text = next(text for text, masked in MASKED.items() if PLACEHOLDERS[kind] in masked)
+    flags = int(scan([text])[0])
+    assert mask(text, Pii.from_mapping({kind: "keep"}), flags).text == text
+    assert mask(text, Pii.from_mapping({kind: "drop"}), flags).drop == kind
+    assert mask(text, Pii(), flags).kinds[kind] > 0
+
+
+@pytest.mark.parametrize("masked", MASKED.values())
+def test_a_placeholder_is_no_personal_data(masked: str) -> None:
+    assert find(masked) == []
