@@ -17,6 +17,7 @@ worst answer. Knows nothing of rows.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +49,7 @@ def score(measures: m.Measures) -> Scores:
 
 
 def _line(
-    values: npt.NDArray[np.floating], places: Sequence[float], heights: Sequence[float], counts: npt.NDArray[np.bool_]
+    values: npt.NDArray[Any], places: Sequence[float], heights: Sequence[float], counts: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64]:
     """Return the height at each value on the line through the given points, and 1 for texts too short to count."""
     return np.where(counts, np.interp(values, places, heights), 1.0)

@@ -11,6 +11,8 @@ one different unit in five is a loop. Lines count from six on. Knows nothing of 
 
 # ruff: noqa: E501 - tables and patterns, and Chinese characters, which count twice
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -36,14 +38,14 @@ _COLUMNS = np.array([column for column, _ in LIMITS.values()])
 _SHARES = np.array([share for _, share in LIMITS.values()], np.float32)
 
 
-def excess(measures: m.Measures) -> npt.NDArray[np.floating]:
+def excess(measures: m.Measures) -> npt.NDArray[Any]:
     """Return for each text the largest of its shares over their limits; above 1 it repeats itself."""
     long = _words(measures) >= _WORDS
     ratios = (measures[:, _COLUMNS] / _SHARES).max(axis=1, initial=0) * long / _allowance(measures)
     lines = measures[:, m.DUPLICATE_LINES] / np.maximum(measures[:, m.LINES], 1) / _LINES_SHARE
     distinct = measures[:, m.DISTINCT] / np.maximum(measures[:, m.UNITS], 1)
     loop = (measures[:, m.UNITS] >= _LOOP_UNITS) * ~long * _LOOP_SHARE / np.maximum(distinct, 1e-3)
-    worst: npt.NDArray[np.floating] = np.maximum.reduce([ratios, lines * (measures[:, m.LINES] >= _LINES), loop])
+    worst: npt.NDArray[Any] = np.maximum.reduce([ratios, lines * (measures[:, m.LINES] >= _LINES), loop])
     return worst
 
 
@@ -64,6 +66,6 @@ def _allowance(measures: m.Measures) -> npt.NDArray[np.float64]:
     return np.where(_words(measures) < _SHORT_WORDS, _SHORT_ALLOWANCE, 1.0)
 
 
-def _words(measures: m.Measures) -> npt.NDArray[np.float32]:
-    counted: npt.NDArray[np.float32] = measures[:, m.UNITS] - measures[:, m.WIDE_UNITS] / 2
+def _words(measures: m.Measures) -> npt.NDArray[Any]:
+    counted: npt.NDArray[Any] = measures[:, m.UNITS] - measures[:, m.WIDE_UNITS] / 2
     return counted
