@@ -31,6 +31,7 @@ class PrepareSpec(Spec):
 class TrainSpec(Spec):
     """Like the trainer's."""
 
+    method: str = "qlora"
     max_steps: int = Field(default=2, ge=1)
     learning_rate: float = Field(default=2e-4, gt=0, le=1)
     lora_r: int = Field(default=16, ge=1)
@@ -74,7 +75,8 @@ def train(spec: TrainSpec, inputs: Mapping[str, Path], output_dir: Path, report:
         time.sleep(0.1)
         report.progress(step, spec.max_steps, unit="steps", loss=1 / step)
         report.raise_if_stopped()
-    return _made(Kind.ADAPTER, "trainer", spec, inputs, output_dir)
+    kind = Kind.MODEL if spec.method == "full" else Kind.ADAPTER
+    return _made(kind, "trainer", spec, inputs, output_dir)
 
 
 def merge(spec: MergeSpec, inputs: Mapping[str, Path], output_dir: Path, report: Reporter) -> Manifest:

@@ -28,6 +28,15 @@ def test_a_run_goes_through_all_stages_in_order_and_ends_in_a_public_name(finish
     assert finished["failure"] is None
 
 
+def test_a_model_whose_every_weight_was_trained_is_not_merged(gateway: Gateway) -> None:
+    run = gateway.wait(
+        gateway.submit(recipe("whole-bot", gateway.upload(), training={"method": "full", "max_steps": 1})), "succeeded"
+    )
+    assert [stage["name"] for stage in run["stages"] if stage["state"] == "succeeded"] == STAGES
+    assert run["artifacts"]["merge"] == run["artifacts"]["train"]
+    assert next(stage for stage in run["stages"] if stage["name"] == "merge")["job_id"] is None
+
+
 def test_the_evaluator_is_told_where_base_and_candidate_answer(gateway: Gateway, finished: dict[str, object]) -> None:
     report = finished["artifacts"]["evaluate"]  # type: ignore[index]
     tuned = finished["artifacts"]["merge"].split("/")[1]  # type: ignore[index]
@@ -178,6 +187,7 @@ def test_runs_are_listed_newest_first_in_pages(gateway: Gateway, finished: dict[
         ),
         ({"merging": {"probe_count": 0}}, "merging.probe_count", "greater than or equal to 1"),
         ({"deployment": {"max_num_seqs": 9999}}, "deployment.max_num_seqs", "at most 1000"),
+        ({"training": {"method": "prompt_tuning"}}, "training.method", "vLLM serves no soft prompts"),
         ({"base_model": "unknown/model"}, "base_model", "no model 'unknown/model'"),
         ({"base_model": f"models/{'1' * 64}"}, "base_model", "holds no artifact models/1111"),
         ({"data": [{"file": f"file-{'0' * 64}"}]}, "data[0].file", "there is no file"),

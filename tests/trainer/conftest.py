@@ -11,6 +11,11 @@ import torch
 
 from tests.trainer.reporting import Recorder
 from tunewright.artifacts import Manifest
+from tunewright.trainer import adapters, stage
+from tunewright.trainer.base import end_token_ids, load_base, load_tokenizer
+from tunewright.trainer.data import load_dataset
+from tunewright.trainer.device import pick_device
+from tunewright.trainer.encoding import Encoded, Encoder
 from tunewright.trainer.spec import TrainingSpec
 from tunewright.trainer.stage import run
 
@@ -48,10 +53,12 @@ def letters(count: int, shift: int = 0) -> list[Conversation]:
     return [exchange(chr(65 + n) * 6, chr(97 + (n + shift) % 8) * 4) for n in range(count)]
 
 
-def write_dataset(folder: Path, train: Sequence[Conversation], validation: Sequence[Conversation] = ()) -> Path:
+def write_dataset(folder: Path, train: Sequence[Any], validation: Sequence[Any] = ()) -> Path:
+    """Write conversations, or rows as they are."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, conversations in (("train", train), ("validation", validation)):
-        rows = [{"id": f"{name}-{n}", "messages": messages} for n, messages in enumerate(conversations)]
+    for name, given in (("train", train), ("validation", validation)):
+        found = [row if isinstance(row, dict) else {"messages": row} for row in given]
+        rows = [{"id": f"{name}-{n}", **row} for n, row in enumerate(found)]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return folder
 
@@ -64,6 +71,20 @@ def train(folder: Path, dataset: Path, base: Path = TINY_MODEL, report: Recorder
     recorder = report or Recorder(folder / "checkpoints")
     manifest = run(TrainingSpec.from_mapping({**small, **spec}), {"dataset": dataset, "base": base}, output, recorder)
     return Trained(manifest, output, recorder)
+
+
+def set_up(folder: Path, dataset: Path, **values: Any) -> tuple[Any, Encoded]:  # noqa: ANN401 - the trainer's parts
+    """Return the stage's trainer before its first step, and the training examples."""
+    spec = TrainingSpec.from_mapping({"max_steps": 2, "gradient_accumulation_steps": 1, **values})
+    report = Recorder(folder / "checkpoints")
+    tokenizer = load_tokenizer(TINY_MODEL, report)
+    encoder = Encoder(tokenizer, end_token_ids(tokenizer, TINY_MODEL), spec.max_length)
+    train_rows, held_rows = load_dataset(dataset, spec.objective)
+    rows = stage._encoder_of(spec, tokenizer, encoder)
+    examples, held = rows.encode(train_rows, "train", report), rows.encode(held_rows, "validation", report)
+    device = pick_device(spec, report)
+    model = adapters.make_trainable(load_base(TINY_MODEL, spec, device)[0], spec)
+    return stage._trainer(spec, device, model, tokenizer, examples, held, report, "f"), examples
 
 
 @pytest.fixture(scope="session")

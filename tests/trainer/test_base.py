@@ -88,7 +88,7 @@ def test_every_linear_layer_is_nf4_with_double_quantisation(base: Path, tmp_path
 
 
 def test_embeddings_are_not_cast_to_float32_and_adapters_are(base: Path, tmp_path: Path) -> None:
-    model = adapters.add_adapters(
+    model = adapters.make_trainable(
         loaded(base, tmp_path, bnb_4bit_compute_dtype="bfloat16"), TrainingSpec(bnb_4bit_compute_dtype="bfloat16")
     )
     assert model.get_input_embeddings().weight.dtype is torch.bfloat16
@@ -98,7 +98,7 @@ def test_embeddings_are_not_cast_to_float32_and_adapters_are(base: Path, tmp_pat
 def test_an_unknown_module_lists_the_real_ones_with_a_suggestion(base: Path, tmp_path: Path) -> None:
     model = loaded(base, tmp_path)
     with pytest.raises(InvalidSpec) as caught:
-        adapters.check_target_modules(model, ("query_proj", "q_proj"))
+        adapters.check_modules(model, TrainingSpec(target_modules=("query_proj", "q_proj")))
     assert "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj" in caught.value.message
     assert "did you mean 'q_proj'?" in caught.value.message
     assert "lm_head" not in adapters.linear_names(model)
@@ -106,7 +106,7 @@ def test_an_unknown_module_lists_the_real_ones_with_a_suggestion(base: Path, tmp
 
 def test_all_linear_takes_all_but_the_head(base: Path, tmp_path: Path) -> None:
     spec = TrainingSpec.from_mapping({"target_modules": "all-linear"})
-    model = adapters.add_adapters(loaded(base, tmp_path), spec)
+    model = adapters.make_trainable(loaded(base, tmp_path), spec)
     assert set(model.peft_config["default"].target_modules) == set(adapters.linear_names(loaded(base, tmp_path)))
 
 

@@ -25,6 +25,16 @@ PROCESSES.set_forkserver_preload(["tests.trainer.killed_run"])
 CONTENT = ("adapter_model.safetensors", "adapter_config.json", "golden.json", "tokenizer.json", "tokenizer_config.json")
 
 
+METHODS: dict[str, dict[str, Any]] = {
+    "full": {"method": "full"},
+    "lora with dora, lora+ and whole norms": {
+        "method": "lora", "use_dora": True, "loraplus_lr_ratio": 4, "modules_to_save": ["norm"], "lora_dropout": 0.1,
+    },
+    "prompt_tuning": {"method": "prompt_tuning"},
+    "dpo": {"objective": "dpo", "learning_rate": 1e-3},
+}  # fmt: skip
+
+
 def prepare(folder: Path, **values: Any) -> Path:  # noqa: ANN401 - any spec value
     # Wrong answers are held out, so that the best adapter is an early one and must survive the kill.
     write_dataset(folder / "dataset", letters(7), letters(8, shift=1))
@@ -125,3 +135,25 @@ def test_a_run_killed_after_it_stopped_early_does_not_train_on(tmp_path: Path) -
     assert (status, said["saved"], said["metrics"]["steps"]) == (0, [], stopped)
     assert said["metrics"]["stopped_early"]
     assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("case", METHODS)
+def test_every_method_goes_on_bit_for_bit(case: str, tmp_path: Path) -> None:
+    pairs = [{"messages": row[:1], "chosen": row[1]["content"], "rejected": "no"} for row in letters(7)]
+    rows = (pairs, pairs[:4]) if case == "dpo" else (letters(7), letters(8, shift=1))
+    values = {name: value for name, value in SPEC.items() if name != "lora_dropout"} | {"max_steps": 6}
+    for name in ("whole", "killed"):
+        write_dataset(tmp_path / name / "dataset", *rows)
+        (tmp_path / name / "spec.json").write_text(json.dumps({**values, **METHODS[case]}), encoding="utf-8")
+    assert go(tmp_path / "whole")[0] == 0
+    assert go(tmp_path / "killed", "checkpoint", 3)[0] == -signal.SIGKILL
+    status, said = go(tmp_path / "killed")
+    assert status == 0
+    assert "resume" in said["events"]
+    files = [
+        path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole" / "output").iterdir() if path.is_file()
+    ]
+    assert any(path.suffix == ".safetensors" for path in files)
+    for path in files:
+        assert (tmp_path / "killed" / path).read_bytes() == (tmp_path / "whole" / path).read_bytes(), path
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")

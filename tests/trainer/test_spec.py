@@ -54,6 +54,10 @@ def test_order_of_target_modules_does_not_make_another_job() -> None:
         ("target_modules", ["all-linear", "q_proj"]),
         ("early_stopping_patience", -1),
         ("bnb_4bit_compute_dtype", "int8"),
+        ("objective", "ppo"),
+        ("loraplus_lr_ratio", 0.5),
+        ("beta", 0.3),
+        ("num_virtual_tokens", 5),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(field: str, value: object) -> None:
@@ -70,3 +74,31 @@ def test_a_misspelt_field_gets_a_suggestion() -> None:
 def test_a_warm_up_longer_than_the_run_is_refused() -> None:
     with pytest.raises(InvalidSpec, match="must be below max_steps"):
         TrainingSpec.from_mapping({"max_steps": 10, "warmup_steps": 10})
+
+
+@pytest.mark.parametrize(
+    ("method", "field", "value"),
+    [
+        ("full", "use_dora", True),
+        ("full", "lora_r", 8),
+        ("prompt_tuning", "target_modules", "q_proj"),
+        ("prompt_tuning", "objective", "dpo"),
+        ("prompt_tuning", "packing", True),
+    ],
+)
+def test_a_setting_that_the_method_would_ignore_is_refused_by_name(method: str, field: str, value: object) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        TrainingSpec.from_mapping({"method": method, field: value})
+    assert [violation.field for violation in caught.value.violations] == [field]
+
+
+def test_the_default_rate_fits_method_and_objective_and_a_given_one_stays() -> None:
+    assert TrainingSpec.from_mapping({"method": "full"}).learning_rate == 2e-5
+    assert TrainingSpec.from_mapping({"objective": "dpo"}).learning_rate == 1e-5
+    assert TrainingSpec.from_mapping({"method": "full", "learning_rate": 2e-4}).learning_rate == 2e-4
+
+
+@pytest.mark.parametrize("method", ["qlora", "lora", "full", "prompt_tuning"])
+def test_a_spec_survives_its_canonical_form(method: str) -> None:
+    spec = TrainingSpec.from_mapping({"method": method})
+    assert TrainingSpec.from_mapping(spec.canonical()) == spec

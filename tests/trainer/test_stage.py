@@ -12,34 +12,20 @@ from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from tests.trainer.conftest import TINY_MODEL, Trained, exchange, letters, train, write_dataset
+from tests.trainer.conftest import TINY_MODEL, Trained, exchange, letters, set_up, train, write_dataset
 from tests.trainer.reporting import Recorder
 from tunewright.artifacts import Kind
 from tunewright.chassis.errors import InvalidData, OutOfResources, Refused
 from tunewright.trainer import adapters, stage
-from tunewright.trainer.base import end_token_ids, load_base, load_tokenizer
+from tunewright.trainer.base import load_tokenizer
 from tunewright.trainer.data import load_dataset
 from tunewright.trainer.device import pick_device
-from tunewright.trainer.encoding import Encoded, Encoder
 from tunewright.trainer.spec import TrainingSpec
 
 
 def evaluations(result: Trained) -> dict[int, float]:
     """Step → loss on the held-out rows."""
     return {int(entry["step"]): entry["eval_loss"] for entry in result.report.steps if "eval_loss" in entry}
-
-
-def set_up(folder: Path, dataset: Path, **values: Any) -> tuple[Any, Encoded]:  # noqa: ANN401 - the trainer's parts
-    """Return the stage's trainer before its first step, and the training examples."""
-    spec = TrainingSpec.from_mapping({"max_steps": 2, "gradient_accumulation_steps": 1, **values})
-    report = Recorder(folder / "checkpoints")
-    tokenizer = load_tokenizer(TINY_MODEL, report)
-    encoder = Encoder(tokenizer, end_token_ids(tokenizer, TINY_MODEL), spec.max_length)
-    train_rows, held_rows = load_dataset(dataset)
-    examples, held = encoder.encode(train_rows, "train", report), encoder.encode(held_rows, "validation", report)
-    device = pick_device(spec, report)
-    model = adapters.add_adapters(load_base(TINY_MODEL, spec, device)[0], spec)
-    return stage._trainer(spec, device, model, tokenizer, examples, held, report, "f"), examples
 
 
 def test_loss_falls_until_eight_rows_are_known_by_heart(memorised: Trained) -> None:
@@ -284,7 +270,8 @@ def test_a_dataset_of_which_nothing_fits_is_an_error(tmp_path: Path) -> None:
         ("", r"train\.jsonl holds no rows"),
         ("{\n", r"train\.jsonl:1: not JSON"),
         ('{"messages": []}\n', r"train\.jsonl:1: `messages` must be"),
-        ('{"text": "raw"}\n', r"train\.jsonl:1: `messages` must be"),
+        ('{"raw": "text"}\n', r"train\.jsonl:1: `messages` must be"),
+        ("[]\n", r"train\.jsonl:1: an object is expected"),
         ('{"messages": [{"role": "user", "content": "x"}]}\n', r"train\.jsonl:1: no message of the assistant"),
     ],
 )

@@ -12,7 +12,7 @@ Change `durable.VERSION` when lines are added, removed or reordered.
 from dbos import DBOS, DBOSConfiguredInstance
 from dbos import error as dbos_error
 
-from tunewright.artifacts import ArtifactRef
+from tunewright.artifacts import ArtifactRef, Kind
 from tunewright.chassis.errors import Cancelled, foreign
 from tunewright.gateway.recipe import parse
 from tunewright.gateway.runner import StageRunner
@@ -37,8 +37,11 @@ class Pipeline(DBOSConfiguredInstance):
             recipe = parse(DBOS.run_step({"name": "begin"}, self._runner.begin, run_id))
             base = str(recipe.base_ref or self._job(run_id, "import"))
             dataset = self._job(run_id, "prepare")
-            adapter = self._on_gpu(run_id, "train", dataset=dataset, base=base)
-            tuned = self._on_gpu(run_id, "merge", adapter=adapter, base=base, dataset=dataset)
+            trained = self._on_gpu(run_id, "train", dataset=dataset, base=base)
+            if ArtifactRef.parse(trained).kind is Kind.MODEL:  # every weight was trained: there is nothing to merge
+                tuned = DBOS.run_step({"name": "merge"}, self._runner.pass_over, run_id, "merge", trained)
+            else:
+                tuned = self._on_gpu(run_id, "merge", adapter=trained, base=base, dataset=dataset)
             candidate = recipe.candidate_name(ArtifactRef.parse(tuned))
             self._deploy(run_id, "deploy_base", recipe.base_name, base)
             self._deploy(run_id, "deploy_tuned", candidate, tuned)

@@ -27,6 +27,7 @@ from tunewright.v1 import (
 _SOURCE = re.compile(r"^dataprep\.sources\.(\d+)")
 """What is said of a file stands beside it, under `data`; dataprep knows it by the upload's number."""
 _NOT_MADE_YET = "0" * 64
+_SOFT_PROMPTS = "prompt_tuning"
 
 
 class Inputs:
@@ -70,8 +71,12 @@ def _prepare(rooms: Rooms, recipe: Recipe, inputs: Inputs) -> job_pb2.Job:
 
 
 def _train(rooms: Rooms, recipe: Recipe, inputs: Inputs) -> job_pb2.Job:
+    spec = recipe.section("training", training_pb2.TrainingSpec)
+    if spec.method == _SOFT_PROMPTS:
+        why = "a run ends in a served model, and vLLM serves no soft prompts; train one by the trainer's `run` command"
+        raise InvalidSpec(f"training.method: {why}", violations=[Violation("method", why)])
     request = training_pb2.SubmitTrainingRequest(
-        spec=recipe.section("training", training_pb2.TrainingSpec),
+        spec=spec,
         dataset=inputs.proto("dataset", Kind.DATASET),
         base=inputs.proto("base", Kind.MODEL),
         validate_only=inputs.validate_only,

@@ -1,4 +1,6 @@
-"""LoRA adapters on a 4-bit base: made, copied, saved. Knows no rows and no training loop.
+"""What is trained on top of a frozen base, or the whole base: chosen by the method, copied, saved.
+
+LoRA and its kin, soft prompts, or every weight. Knows no rows and no training loop.
 
 PEFT's `prepare_model_for_kbit_training` freezes the base, casts everything that is not 4-bit to float32 and lets
 gradients reach the first layer. Its cast makes float32 copies of embeddings and head (2.2 GB for a 7B model with a
@@ -13,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from peft import (
+    LoraConfig,
+    PeftModel,
+    PromptTuningConfig,
+    PromptTuningInit,
+    get_peft_model,
+    get_peft_model_state_dict,
+)
 from safetensors.torch import save_file
 
 from tunewright.chassis.errors import InvalidSpec, Violation
@@ -22,39 +31,100 @@ from tunewright.trainer.spec import ALL_LINEAR, TrainingSpec
 Tensors = dict[str, torch.Tensor]
 
 
-def add_adapters(model: Any, spec: TrainingSpec) -> Any:  # noqa: ANN401 - PEFT ships no types
-    """Return `model` with fresh float32 adapters; they change nothing until they are trained.
+def make_trainable(model: Any, spec: TrainingSpec) -> Any:  # noqa: ANN401 - PEFT ships no types
+    """Return `model` with what the method trains: fresh adapters, a fresh prompt, or all of its weights.
+
+    Fresh LoRA adapters change nothing until they are trained.
 
     Raises:
         InvalidSpec: a module that the base does not have; the real names are listed.
     """
-    check_target_modules(model, spec.target_modules)
+    if spec.method == "full":
+        return model.requires_grad_(requires_grad=True)
+    return get_peft_model(model, _prompt(spec) if spec.method == "prompt_tuning" else _lora(model, spec))
+
+
+def _lora(model: Any, spec: TrainingSpec) -> LoraConfig:  # noqa: ANN401
+    check_modules(model, spec)
     alpha = spec.lora_alpha
     everything = spec.target_modules == (ALL_LINEAR,)
-    config = LoraConfig(
+    return LoraConfig(
         r=spec.lora_r,
         lora_alpha=int(alpha) if alpha.is_integer() else alpha,  # type: ignore[arg-type] # PEFT divides it, no more
         lora_dropout=spec.lora_dropout,
         target_modules=linear_names(model) if everything else list(spec.target_modules),
+        modules_to_save=list(spec.modules_to_save) or None,
+        use_dora=spec.use_dora,
+        use_rslora=spec.use_rslora,
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
 
 
-def check_target_modules(model: Any, wanted: tuple[str, ...]) -> None:  # noqa: ANN401
-    """Raise InvalidSpec if a name is none of the base's linear layers, with the real names and the nearest one."""
-    known = linear_names(model)
-    unknown = [name for name in wanted if name != ALL_LINEAR and name not in known]
-    if not unknown:
-        return
-    violations = []
-    for name in unknown:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"{ALL_LINEAR!r} takes all of them."
-        why = f"no linear layer is called {name!r}; this base has {', '.join(known)}; {hint}"
-        violations.append(Violation("target_modules", why))
-    raise InvalidSpec(f"target_modules: {violations[0].description}", violations=violations)
+def _prompt(spec: TrainingSpec) -> PromptTuningConfig:
+    """Vectors begin as those of real tokens: random ones lie far from anything that the model knows."""
+    return PromptTuningConfig(
+        num_virtual_tokens=spec.num_virtual_tokens,
+        prompt_tuning_init=PromptTuningInit.SAMPLE_VOCAB,
+        task_type="CAUSAL_LM",
+    )
+
+
+def check_modules(model: Any, spec: TrainingSpec) -> None:  # noqa: ANN401
+    """Look whether the base has the modules that the spec names.
+
+    Raises:
+        InvalidSpec: one is unknown, with the real names and the nearest one; or cannot be trained as a whole.
+    """
+    linear = linear_names(model)
+    violations = [
+        _unknown("target_modules", name, linear, f"{ALL_LINEAR!r} takes all of them.")
+        for name in spec.target_modules
+        if name != ALL_LINEAR and name not in linear
+    ]
+    whole = whole_names(model)
+    violations += [
+        _unknown("modules_to_save", name, whole, "leave it out.") for name in spec.modules_to_save if name not in whole
+    ]
+    violations += [
+        Violation("modules_to_save", f"{name!r} gets adapters already (target_modules); name it in one of both")
+        for name in spec.modules_to_save
+        if name in spec.target_modules or (spec.target_modules == (ALL_LINEAR,) and name in linear)
+    ]
+    tied = _tied_names(model) & set(spec.modules_to_save)
+    violations += [
+        Violation("modules_to_save", f"{name!r} shares its weights with another module of this base, so that training "
+                  "one alone would part them; leave it out, or train by method full")
+        for name in sorted(tied)
+    ]  # fmt: skip
+    if violations:
+        raise InvalidSpec(f"{violations[0].field}: {violations[0].description}", violations=violations)
+
+
+def _unknown(field: str, name: str, known: list[str], otherwise: str) -> Violation:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else otherwise
+    kind = "linear layer" if field == "target_modules" else "module"
+    return Violation(field, f"no {kind} is called {name!r}; this base has {', '.join(known)}; {hint}")
+
+
+def whole_names(model: Any) -> list[str]:  # noqa: ANN401
+    """Return the last parts of the names of all modules that hold weights of their own, sorted."""
+    return sorted(
+        {
+            name.rpartition(".")[2]
+            for name, module in model.named_modules()
+            if name and next(module.parameters(recurse=False), None) is not None
+        }
+    )
+
+
+def _tied_names(model: Any) -> set[str]:  # noqa: ANN401
+    """Return the names of embeddings and head if they are one tensor."""
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None or embeddings.weight is not head.weight:
+        return set()
+    return {name.rpartition(".")[2] for name, module in model.named_modules() if module is embeddings or module is head}
 
 
 def linear_names(model: Any) -> list[str]:  # noqa: ANN401
@@ -70,7 +140,7 @@ def linear_names(model: Any) -> list[str]:  # noqa: ANN401
 
 
 def to_float32(model: Any) -> None:  # noqa: ANN401
-    """Cast the adapters back: TRL casts those of 4-bit models to bf16, which loses updates below 1/256 of a weight."""
+    """Cast what is trained back: on 4-bit models TRL casts it to bf16, which loses updates below 1/256 of a weight."""
     for parameter in trainable(model).values():
         parameter.data = parameter.data.float()
 
@@ -99,9 +169,19 @@ def load_weights(model: Any, weights: Tensors) -> None:  # noqa: ANN401
             parameter.copy_(weights[name])
 
 
+def count(model: Any) -> tuple[int, int]:  # noqa: ANN401
+    """Return the numbers of trained and of all parameters; one in 4 bits counts as one."""
+    if isinstance(model, PeftModel):
+        trained, everything = model.get_nb_trainable_parameters()
+        return int(trained), int(everything)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return sum(parameter.numel() for parameter in trainable(model).values()), total
+
+
 def save_adapter(model: Any, base_name: str, directory: Path) -> None:  # noqa: ANN401
     """Write adapter_model.safetensors and adapter_config.json, equal bytes for equal adapters."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     save_file(dict(sorted(weights.items())), directory / "adapter_model.safetensors", metadata={"format": "pt"})
     config = model.peft_config["default"].to_dict()
     config.update(base_model_name_or_path=base_name, inference_mode=True)

@@ -1,4 +1,4 @@
-"""The base model and its tokenizer, loaded from local files: safetensors only, no remote code, NF4 on any device.
+"""The base model and its tokenizer, loaded from local files: safetensors only, no remote code, on any device.
 
 Knows nothing of adapters and rows.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from bitsandbytes.nn.modules import Linear4bit
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
@@ -110,25 +111,23 @@ def end_token_ids(tokenizer: Any, directory: Path) -> set[int]:  # noqa: ANN401
     return {token for token in (tokenizer.eos_token_id, *served, *known) if token is not None}
 
 
-def load_base(directory: Path, spec: TrainingSpec, device: Device) -> tuple[Any, dict[str, Any]]:
-    """Return the base with its linear layers in NF4, frozen, and the quantisation's settings.
+def load_base(directory: Path, spec: TrainingSpec, device: Device) -> tuple[Any, dict[str, Any] | None]:
+    """Return the frozen base as the method needs it, and the quantisation's settings if it is quantised.
+
+    NF4 for QLoRA; float32 for full training, since updates below 1/256 of a weight are lost in bf16; else the compute
+    type.
 
     Raises:
         InvalidData: the weights do not load.
         OutOfResources: the device is too small.
     """
-    word = str(device.compute_dtype).removeprefix("torch.")
-    settings = {
-        "load_in_4bit": True,
-        "bnb_4bit_quant_type": "nf4",
-        "bnb_4bit_use_double_quant": spec.bnb_4bit_use_double_quant,
-        "bnb_4bit_compute_dtype": word,
-    }
+    settings = _nf4(spec, device) if spec.method == "qlora" else None
+    quantization = {"quantization_config": BitsAndBytesConfig(**settings)} if settings else {}  # type: ignore[no-untyped-call] # transformers' own
     try:
         model = AutoModelForCausalLM.from_pretrained(
             directory,
-            quantization_config=BitsAndBytesConfig(**settings),  # type: ignore[no-untyped-call] # transformers' own
-            dtype=device.compute_dtype,
+            **quantization,
+            dtype=torch.float32 if spec.method == "full" else device.compute_dtype,
             device_map=device.device_map,
             use_safetensors=True,
             trust_remote_code=False,
@@ -141,8 +140,18 @@ def load_base(directory: Path, spec: TrainingSpec, device: Device) -> tuple[Any,
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InvalidData(f"the base does not load: {error}") from error
     model.requires_grad_(requires_grad=False)
-    _keep_training_layout(model)
-    return model, {"quant_method": "bitsandbytes", **settings}
+    if settings:
+        _keep_training_layout(model)
+    return model, {"quant_method": "bitsandbytes", **settings} if settings else None
+
+
+def _nf4(spec: TrainingSpec, device: Device) -> dict[str, Any]:
+    return {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": spec.bnb_4bit_use_double_quant,
+        "bnb_4bit_compute_dtype": str(device.compute_dtype).removeprefix("torch."),
+    }
 
 
 def _keep_training_layout(model: Any) -> None:  # noqa: ANN401

@@ -1,7 +1,7 @@
 """Checkpoints: everything a killed run needs to go on bit for bit. No pickle in them, and none is read.
 
     checkpoint-<step>/
-      adapter.safetensors     trained parameters
+      trained.safetensors     trained parameters
       best.safetensors        those of the best evaluation so far, if there was one
       optimizer.safetensors   the optimizer's tensors, named by their path in its state
       rng.safetensors         torch's generators: CPU, and each GPU

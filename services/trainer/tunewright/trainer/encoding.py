@@ -30,6 +30,13 @@ class Example:
     row: Row
     input_ids: list[int]
     labels: list[int]
+    rejected_ids: tuple[int, ...] = ()
+    """For dpo: the same prompt with the rejected answer; `input_ids` holds the chosen one."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens before the first one that counts."""
+        return next(at for at, label in enumerate(self.labels) if label != IGNORED)
 
 
 @dataclass(slots=True)
@@ -69,12 +76,7 @@ class Encoder:
             if number % 1000 == 0:
                 report.raise_if_stopped()
             self._add(found, row, decode=number < _DECODED)
-        _tell(
-            report, name, "prompt_too_long", found.prompt_too_long, f"left out, prompt fills {self._max_length} tokens"
-        )
-        _tell(
-            report, name, "answer_cut", found.answer_cut, f"cut at {self._max_length} tokens, their end is not learned"
-        )
+        tell_what_is_missing(found, name, self._max_length, report)
         return found
 
     def prompt_ids(self, messages: list[dict[str, str]]) -> list[int]:
@@ -82,12 +84,22 @@ class Encoder:
         encoded = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
         return list(encoded["input_ids"])
 
-    def _add(self, found: Encoded, row: Row, *, decode: bool) -> None:
+    def audited(self, row: Row, *, decode: bool) -> tuple[list[int], list[bool]]:
+        """Return the row's tokens, uncut, and which of them count.
+
+        Raises:
+            InvalidData: the template refuses the row, or no token of its answer counts.
+            Refused: the template does not teach the model to stop.
+        """
         try:
             ids, mask = self._marked_row(row) if self._marked else self._unmarked_row(row)
         except TemplateError as error:
-            raise _wrong(row, f"the base's chat template refuses the conversation: {error}") from error
+            raise wrong(row, f"the base's chat template refuses the conversation: {error}") from error
         self._audit(row, ids, mask, decode=decode)
+        return ids, mask
+
+    def _add(self, found: Encoded, row: Row, *, decode: bool) -> None:
+        ids, mask = self.audited(row, decode=decode)
         kept_ids, kept_mask = ids[: self._max_length], mask[: self._max_length]
         # The first token has no predecessor, so it never counts.
         if not any(kept_mask[1:]):
@@ -134,7 +146,7 @@ class Encoder:
 
     def _audit(self, row: Row, ids: list[int], mask: list[bool], *, decode: bool) -> None:
         if not any(mask):
-            raise _wrong(row, "the chat template marks no token of the answer, so there is nothing to learn")
+            raise wrong(row, "the chat template marks no token of the answer, so there is nothing to learn")
         last = [at for at, (here, following) in enumerate(pairwise([*mask, False])) if here and not following]
         unended = [at for at in last if ids[at] not in self._end_ids]
         if unended:
@@ -151,7 +163,7 @@ class Encoder:
         learned = self._tokenizer.decode([token for token, counts in zip(ids, mask, strict=True) if counts])
         for message in row.messages:
             if message["role"] == "assistant" and _squeezed(message["content"]) not in _squeezed(learned):
-                raise _wrong(
+                raise wrong(
                     row, f"the tokens that count spell {learned!r:.80}, the answer is {message['content']!r:.80}"
                 )
 
@@ -163,6 +175,13 @@ class Encoder:
 
 def _squeezed(text: str) -> str:
     return "".join(text.split())
+
+
+def tell_what_is_missing(found: Encoded, name: str, max_length: int, report: Reporter) -> None:
+    """Tell the rows of file `name` that were left out or cut."""
+    left_out, cut = found.prompt_too_long, found.answer_cut
+    _tell(report, name, "prompt_too_long", left_out, f"left out, prompt fills {max_length} tokens")
+    _tell(report, name, "answer_cut", cut, f"cut at {max_length} tokens, their end is not learned")
 
 
 def _tell(report: Reporter, name: str, type_: str, places: list[str], what: str) -> None:
@@ -178,5 +197,6 @@ def _tell(report: Reporter, name: str, type_: str, places: list[str], what: str)
         )
 
 
-def _wrong(row: Row, why: str) -> InvalidData:
+def wrong(row: Row, why: str) -> InvalidData:
+    """Return the error that names the row."""
     return InvalidData(f"{row.place}: {why}", violations=[Violation(row.place, why)])

@@ -1,12 +1,15 @@
 """Golden answers: what the trained model says to held-out prompts, token by token, for whoever merges or serves it.
 
-Greedy, without penalties or sampling; the model as it was trained: NF4 base, adapter, compute type. Knows no files.
+Greedy, without penalties or sampling; the model as it was trained: base in NF4 or not, adapter, compute type.
+Knows no files.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import GenerationConfig
 
 from tunewright.trainer.data import Row
@@ -39,13 +42,18 @@ def golden_answers(
     model.eval()
     model.gradient_checkpointing_disable()
     # A fresh one: a base's own may carry penalties or temperatures.
-    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call] # transformers' own
+    plain = GenerationConfig(  # type: ignore[no-untyped-call] # transformers' own
         max_new_tokens=_MAX_NEW_TOKENS,
         do_sample=False,
         eos_token_id=sorted(end_ids),
         pad_token_id=pad_id,
         use_cache=True,
     )
+    # PEFT generates by its own config with adapters, and by the base's with a soft prompt.
+    model.generation_config = plain
+    if isinstance(model, PeftModel):
+        base: Any = model.get_base_model()
+        base.generation_config = plain
     return {
         "schema_version": SCHEMA_VERSION,
         "max_new_tokens": _MAX_NEW_TOKENS,
@@ -56,11 +64,14 @@ def golden_answers(
 
 
 def _answer(model: Any, encoder: Encoder, source: str, row: Row, device: Device) -> dict[str, Any]:  # noqa: ANN401
-    messages = _prompt(row.messages)
+    messages = row.prompt()
     prompt = encoder.prompt_ids(messages)
     ids = torch.tensor([prompt], device=model.device)
     mixed = device.compute_dtype is not torch.float32
-    with torch.inference_mode(), torch.autocast(device.type, dtype=device.compute_dtype, enabled=mixed):
+    autocast = torch.autocast(device.type, dtype=device.compute_dtype, enabled=mixed)
+    with torch.inference_mode(), autocast, warnings.catch_warnings():
+        # Said for soft prompts, which shift all positions; one unpadded row needs no position ids.
+        warnings.filterwarnings("ignore", message="Position ids are not supported")
         output = model.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), output_logits=True, return_dict_in_generate=True
         )
@@ -73,9 +84,3 @@ def _answer(model: Any, encoder: Encoder, source: str, row: Row, device: Device)
         "continuation_token_ids": output.sequences[0, len(prompt) :].tolist(),
         "top_logits": [list(pair) for pair in zip(top.indices.tolist(), top.values.tolist(), strict=True)],
     }
-
-
-def _prompt(messages: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Return the messages before the last answer."""
-    last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
-    return messages[:last]

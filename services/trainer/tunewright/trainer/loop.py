@@ -1,4 +1,7 @@
-"""The training loop: TRL's SFTTrainer with evaluations counted by token and checkpoints that hold no pickle.
+"""The training loop: TRL's trainers with honest evaluations and checkpoints that hold no pickle.
+
+    Loop ─┬─ SupervisedTrainer   TRL's SFTTrainer: sft and cpt, evaluated in nats per token that counts
+          └─ PreferenceTrainer   TRL's DPOTrainer: dpo, evaluated in nats per pair
 
 Knows nothing of datasets' files, and of the job only the reporter.
 """
@@ -9,7 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback
+from peft import PeftModel
+from peft.optimizers import create_loraplus_optimizer
+from transformers import PrinterCallback, Trainer
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -27,7 +34,14 @@ def training_arguments(spec: TrainingSpec, device: Device, folder: Path, steps: 
     """Return TRL's configuration of a run of `steps` optimizer steps. Data come tokenised and cut already."""
     every = spec.eval_steps or max(1, -(-steps // 10))
     paged_on_cpu = device.type == "cpu" and spec.optim == "paged_adamw_8bit"
-    return SFTConfig(
+    if spec.objective == "dpo":
+        # Whole models have no adapter to switch off: what the base says is measured once, before training.
+        own: dict[str, Any] = {"beta": spec.beta, "precompute_ref_log_probs": spec.method == "full"}
+    else:
+        own = {"dataset_kwargs": {"skip_prepare_dataset": True}, "padding_free": spec.packing}
+    config = DPOConfig if spec.objective == "dpo" else SFTConfig
+    return config(
+        **own,
         output_dir=str(folder),
         max_steps=steps,
         learning_rate=spec.learning_rate,
@@ -53,22 +67,21 @@ def training_arguments(spec: TrainingSpec, device: Device, folder: Path, steps: 
         fp16=device.compute_dtype is torch.float16,
         use_cpu=device.type == "cpu",
         dataloader_pin_memory=device.type != "cpu",
-        dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
-        padding_free=spec.packing,
         disable_tqdm=True,
         report_to="none",
     )
 
 
-class AdapterTrainer(SFTTrainer):
-    """Trains adapters; goes on bit for bit from its own checkpoints.
+class Loop(Trainer):
+    """What all objectives share: goes on bit for bit from its own checkpoints. Stands before one of TRL's trainers.
 
     Args:
         progress: figures of the run, shared with the callbacks.
         report: hears of checkpoints, and says when to stop.
         fingerprint: of settings, data and base; a checkpoint with another one is never gone on from.
         places: where a row with these token ids stands in the dataset, for messages.
+        loraplus_lr_ratio: learning rate of the adapters' B over that of A.
     """
 
     model: Any
@@ -83,9 +96,11 @@ class AdapterTrainer(SFTTrainer):
         fingerprint: str,
         places: dict[tuple[int, ...], str],
         keep_checkpoints: int,
+        loraplus_lr_ratio: float = 1.0,
         **arguments: Any,  # noqa: ANN401 - TRL's own
     ) -> None:
         super().__init__(**arguments)
+        self._forget_reference()
         self.remove_callback(PrinterCallback)
         adapters.to_float32(self.model)
         self.progress = progress
@@ -94,10 +109,24 @@ class AdapterTrainer(SFTTrainer):
         self.fingerprint = fingerprint
         self._places = places
         self._keep_checkpoints = keep_checkpoints
+        self._loraplus_lr_ratio = loraplus_lr_ratio
         self._outer_generators: tuple[checkpoints.Tensors, dict[str, Any]] | None = None
         self._unlogged: dict[str, Any] = {"loss": 0.0, "steps": 0}
         self._eval_nats = 0.0
-        self._eval_tokens = 0
+        self._eval_counted = 0
+
+    def create_optimizer(self, model: Any = None) -> Any:  # noqa: ANN401
+        """Return the optimizer; with LoRA+ the adapters' two halves have a rate each."""
+        if self.optimizer is None and self._loraplus_lr_ratio != 1:
+            cls, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = create_loraplus_optimizer(
+                self.model,
+                cls,
+                loraplus_lr_ratio=self._loraplus_lr_ratio,
+                loraplus_weight_decay=self.args.weight_decay,
+                **settings,
+            )
+        return super().create_optimizer(model)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:  # noqa: ANN401
         """Run one forward and backward pass.
@@ -105,7 +134,7 @@ class AdapterTrainer(SFTTrainer):
         Raises:
             Refused: the loss is not a number; the rows of this pass are named.
         """
-        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[no-untyped-call]
+        loss = super().training_step(model, inputs, num_items_in_batch)
         # TRL reads several figures of each pass back from the device, so that this one costs no further wait.
         if not torch.isfinite(loss):
             rows = ", ".join(self._places_of(inputs))
@@ -127,10 +156,10 @@ class AdapterTrainer(SFTTrainer):
         return measured
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """Replace transformers' mean of batch means by nats per answer token, whatever the batches are."""
-        self._eval_nats, self._eval_tokens = 0.0, 0
+        """Replace transformers' mean of batch means by the mean over what counts, whatever the batches are."""
+        self._eval_nats, self._eval_counted = 0.0, 0
         output: Any = super().evaluation_loop(*args, **kwargs)
-        output.metrics["eval_loss"] = self._eval_nats / self._eval_tokens
+        output.metrics["eval_loss"] = self._eval_nats / self._eval_counted
         return output
 
     def prediction_step(
@@ -143,18 +172,22 @@ class AdapterTrainer(SFTTrainer):
         """Add one batch to the evaluation."""
         del args, kwargs
         inputs = self._prepare_inputs(inputs)
-        tokens = (inputs["labels"][..., 1:] != IGNORED).sum()
+        counted = self.counted(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
-            loss = self.compute_loss(model, inputs, num_items_in_batch=tokens)  # type: ignore[no-untyped-call]
-        self._eval_nats += float(loss) * int(tokens)
-        self._eval_tokens += int(tokens)
+            loss: Any = self.compute_loss(model, inputs, num_items_in_batch=torch.tensor(counted))
+        self._eval_nats += float(loss) * counted
+        self._eval_counted += counted
         return loss, None, None
+
+    def counted(self, inputs: dict[str, Any]) -> int:
+        """Return how many items the mean loss of a batch is the mean of."""
+        raise NotImplementedError
 
     def save_now(self) -> Checkpoint:
         """Write a checkpoint of this moment, and tell the reporter."""
         rng, generators = self._outer_generators or checkpoints.generators()
         optimizer, optimizer_figures = checkpoints.flatten(self.optimizer.state_dict())
-        tensors = {"adapter": adapters.copy_weights(self.model), "optimizer": optimizer, "rng": rng}
+        tensors = {"trained": adapters.copy_weights(self.model), "optimizer": optimizer, "rng": rng}
         if self.best_weights is not None:
             tensors["best"] = self.best_weights
         scaler = self.accelerator.scaler
@@ -183,9 +216,9 @@ class AdapterTrainer(SFTTrainer):
         return saved
 
     def take_up(self, checkpoint: Checkpoint) -> None:
-        """Take the adapter, the best one and the figures of a checkpoint; `train` takes the rest."""
+        """Take what was trained, the best of it and the figures of a checkpoint; `train` takes the rest."""
         state = checkpoint.state()
-        adapters.load_weights(self.model, checkpoint.tensors("adapter"))
+        adapters.load_weights(self.model, checkpoint.tensors("trained"))
         self.best_weights = checkpoint.tensors("best") if checkpoint.has("best") else None
         for name, value in state["progress"].items():
             setattr(self.progress, name, value)
@@ -203,7 +236,7 @@ class AdapterTrainer(SFTTrainer):
         self.save_now()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:  # noqa: ANN401
-        adapters.load_weights(model or self.model, _at(resume_from_checkpoint).tensors("adapter"))
+        adapters.load_weights(model or self.model, _at(resume_from_checkpoint).tensors("trained"))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
@@ -221,13 +254,41 @@ class AdapterTrainer(SFTTrainer):
             saved = _at(checkpoint)
             checkpoints.set_generators(saved.tensors("rng"), saved.state()["generators"])
 
+    def _forget_reference(self) -> None:
+        """Remove what TRL adds for comparison where it is not needed."""
+
     def _places_of(self, inputs: dict[str, Any]) -> list[str]:
         """Return the places of the rows in a batch, `packed` for a packed one."""
         mask = inputs.get("attention_mask")
         if mask is None:
             return ["(packed)"]
         rows = zip(inputs["input_ids"].tolist(), mask.sum(dim=1).tolist(), strict=True)
-        return [self._places.get(tuple(ids[:length]), "?") for ids, length in rows]
+        return list(dict.fromkeys(self._places.get(tuple(ids[:length]), "?") for ids, length in rows))
+
+
+class SupervisedTrainer(Loop, SFTTrainer):
+    """Trains on tokens that count: answers, or raw text."""
+
+    def counted(self, inputs: dict[str, Any]) -> int:
+        """Return the tokens that count."""
+        return int((inputs["labels"][..., 1:] != IGNORED).sum())
+
+
+class PreferenceTrainer(Loop, DPOTrainer):
+    """Trains on pairs of answers; rows come tokenised."""
+
+    def counted(self, inputs: dict[str, Any]) -> int:
+        """Return the pairs."""
+        return len(inputs["input_ids"]) // 2
+
+    def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        del args, kwargs
+        return dataset
+
+    def _forget_reference(self) -> None:
+        """Remove TRL's copy of the adapter: a fresh one says what the base says, which is asked by switching it off."""
+        if isinstance(self.model, PeftModel) and "ref" in self.model.peft_config:
+            self.model.delete_adapter("ref")
 
 
 def _at(directory: str) -> Checkpoint:

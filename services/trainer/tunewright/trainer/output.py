@@ -1,14 +1,18 @@
-"""What a run leaves behind, beside the adapter: tokenizer, golden answers, logs. Knows nothing of training.
+"""What a run leaves behind: a whole model, tokenizer, golden answers, logs; adapters write themselves.
+
+Knows nothing of training.
 
 Everything with a time in it lies under `logs/`, which does not count for the artifact's identity.
 """
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from tunewright.artifacts import file_sha256
@@ -28,6 +32,25 @@ def save_tokenizer(tokenizer: Any, directory: Path) -> dict[str, str]:  # noqa: 
         "tokenizer_sha256": file_sha256(directory / "tokenizer.json"),
         "chat_template_sha256": hashlib.sha256(template.encode()).hexdigest(),
     }
+
+
+def save_model(model: Any, base: Path, end_ids: set[int], directory: Path) -> None:  # noqa: ANN401
+    """Write the weights in the base's type, with the base's own configs.
+
+    Serving stops at `end_ids` too, whatever the base's generation config says: the model was taught to.
+    """
+    config = json.loads((base / "config.json").read_bytes())
+    word = config.get("dtype") or config.get("torch_dtype") or "bfloat16"
+    model.to(getattr(torch, word))
+    model.save_pretrained(directory, max_shard_size="5GB")
+    shutil.copyfile(base / "config.json", directory / "config.json")
+    path = base / "generation_config.json"
+    generation = json.loads(path.read_bytes()) if path.is_file() else {}
+    known = generation.get("eos_token_id", config.get("eos_token_id"))
+    ends = known if isinstance(known, list) else [] if known is None else [known]
+    generation["eos_token_id"] = [*ends, *sorted(end_ids - set(ends))]
+    text = json.dumps(generation, indent=2, sort_keys=True)
+    (directory / "generation_config.json").write_text(text + "\n", encoding="utf-8")
 
 
 def save_golden(golden: dict[str, Any], directory: Path) -> None:

@@ -3,20 +3,45 @@
 Field names are those of TRL, transformers and PEFT, and of `TrainingSpec` in protos/tunewright/v1/training.proto.
 """
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tunewright.chassis.spec import Spec
 
-LLAMA_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LLAMA_PROJECTIONS = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
 ALL_LINEAR = "all-linear"
+Method = Literal["qlora", "lora", "full", "prompt_tuning"]
+Objective = Literal["sft", "cpt", "dpo"]
+
+# Where learning_rate is not given. LoRA: QLoRA's recipe for 7B; full and DPO: an order of magnitude apart each, as in
+# TRL's own recipes (SFT 2e-5, DPO 1e-6, ten times that for adapters); prompt tuning: PEFT's example.
+_LEARNING_RATES: dict[tuple[str, str], float] = {
+    ("qlora", "cpt"): 5e-5,
+    ("lora", "cpt"): 5e-5,
+    ("qlora", "dpo"): 1e-5,
+    ("lora", "dpo"): 1e-5,
+    ("full", "sft"): 2e-5,
+    ("full", "cpt"): 1e-5,
+    ("full", "dpo"): 1e-6,
+    ("prompt_tuning", "sft"): 3e-2,
+    ("prompt_tuning", "cpt"): 3e-2,
+}
+_ADAPTER_FIELDS = (
+    "lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_dora", "use_rslora", "loraplus_lr_ratio",
+    "modules_to_save",
+)  # fmt: skip
 
 
 class TrainingSpec(Spec):
-    """QLoRA: adapters in full precision on a base in NF4."""
+    """How a base becomes the tuned one: what is trained (`method`), and towards what (`objective`)."""
 
-    method: Literal["qlora"] = "qlora"
+    method: Method = "qlora"
+    """qlora: adapters on a base in NF4. lora: adapters on the base in bf16. full: every weight, in float32, which gives
+    a model instead of an adapter. prompt_tuning: a few vectors before each prompt; nothing is merged, so only PEFT
+    serves it."""
+    objective: Objective = "sft"
+    """sft: the answers of conversations. cpt: every token of raw `text`. dpo: `chosen` above `rejected` answers."""
     lora_r: int = Field(default=16, ge=1, le=1024)
     """Rank of the adapters."""
     lora_alpha: float = Field(default=32.0, gt=0, le=4096)
@@ -25,8 +50,21 @@ class TrainingSpec(Spec):
     """Share of the adapters' inputs that is dropped in training."""
     target_modules: tuple[str, ...] = Field(default=LLAMA_PROJECTIONS, min_length=1)
     """Last parts of the names of the linear layers that get adapters, or `all-linear` alone."""
-    learning_rate: float = Field(default=2e-4, gt=0, le=0.1)
-    """Peak, reached after the warm-up."""
+    use_dora: bool = False
+    """Train direction and length of each weight apart (DoRA); a step takes 1.3 to 2.4 times as long."""
+    use_rslora: bool = False
+    """Scale adapters by lora_alpha / sqrt(lora_r), so that high ranks learn as well as low ones (rsLoRA)."""
+    loraplus_lr_ratio: float = Field(default=1.0, ge=1, le=1024)
+    """Learning rate of the adapters' B over that of A (LoRA+; its authors take 16); 1: one rate."""
+    modules_to_save: tuple[str, ...] = ()
+    """Last parts of the names of modules that are trained as a whole beside the adapters."""
+    num_virtual_tokens: int = Field(default=20, ge=1, le=4096)
+    """Vectors that prompt tuning puts before each row."""
+    beta: float = Field(default=0.1, gt=0, le=100)
+    """DPO: the higher, the closer the model is held to the base."""
+    learning_rate: float = Field(default=2e-4, gt=0, le=1)
+    """Peak, reached after the warm-up. Not given, it fits the method: 2e-4 (adapters), 2e-5 (full), 3e-2 (prompt
+    tuning); for cpt 5e-5 and 1e-5 (full); for dpo 1e-5 and 1e-6 (full)."""
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
     warmup_steps: float = Field(default=0.03, ge=0, le=1_000_000)
     """Optimizer steps if 1 or more, share of all steps if below 1."""
@@ -68,16 +106,25 @@ class TrainingSpec(Spec):
     seed: int = Field(default=0, ge=0, le=4_294_967_295)
     """Of the adapters' first values, the order of rows and dropout."""
     bnb_4bit_compute_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """auto: bfloat16 where the device computes in it, else float16 on a GPU and float32 on a CPU."""
+    """Compute type of every method. auto: bfloat16 where the device computes in it, else float16 on a GPU and float32
+    on a CPU."""
     bnb_4bit_use_double_quant: bool = True
     """Quantise the quantisation constants too: 0.37 bits a parameter less (QLoRA, section 3)."""
 
-    @field_validator("target_modules", mode="before")
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_fits_the_method(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic's own
+        if not isinstance(values, dict) or "learning_rate" in values:
+            return values
+        kind = (values.get("method", "qlora"), values.get("objective", "sft"))
+        return {**values, "learning_rate": _LEARNING_RATES.get(kind, 2e-4)}
+
+    @field_validator("target_modules", "modules_to_save", mode="before")
     @classmethod
     def _one_name_is_a_list(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
 
-    @field_validator("target_modules")
+    @field_validator("target_modules", "modules_to_save")
     @classmethod
     def _names_are_plain_and_ordered(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         """Sort: the same set in another order is the same job."""
@@ -87,6 +134,25 @@ class TrainingSpec(Spec):
             raise ValueError(f"{ALL_LINEAR!r} already names every linear layer; give it alone")
         return tuple(sorted(set(value)))
 
+    @field_validator(*_ADAPTER_FIELDS, "num_virtual_tokens", "beta", "objective", "packing")
+    @classmethod
+    def _belongs_to_the_method(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse what would be ignored: a setting that changes nothing is a mistake."""
+        name, method, objective = str(info.field_name), info.data.get("method"), info.data.get("objective")
+        if value == cls.model_fields[name].default:
+            return value
+        if name in _ADAPTER_FIELDS and method not in {"qlora", "lora"}:
+            raise ValueError(f"only method qlora and lora have adapters, this is {method}; leave it out")
+        if name == "num_virtual_tokens" and method != "prompt_tuning":
+            raise ValueError(f"only method prompt_tuning has virtual tokens, this is {method}; leave it out")
+        if name == "beta" and objective != "dpo":
+            raise ValueError(f"only objective dpo is held to the base by it, this is {objective}; leave it out")
+        if value == "dpo" and method == "prompt_tuning":
+            raise ValueError("dpo trains by qlora, lora or full; a prompt alone changes too little")
+        if name == "packing" and (method == "prompt_tuning" or objective == "dpo"):
+            raise ValueError("rows of dpo and of prompt_tuning stand alone; leave it out")
+        return value
+
     @model_validator(mode="after")
     def _steps_fit(self) -> Self:
         if self.max_steps and self.warmup_steps >= self.max_steps and self.warmup_steps >= 1:
@@ -95,6 +161,11 @@ class TrainingSpec(Spec):
                 "or the learning rate never reaches its peak"
             )
         return self
+
+    @property
+    def has_adapters(self) -> bool:
+        """True if LoRA adapters are trained."""
+        return self.method in {"qlora", "lora"}
 
     @property
     def batch_rows(self) -> int:

@@ -1,4 +1,4 @@
-"""The stage: a dataset and a base model in, an adapter out. Reads like what happens; the parts do the work."""
+"""The stage: a dataset and a base model in, an adapter or a model out. Reads like what happens; parts do the work."""
 
 import hashlib
 import math
@@ -21,23 +21,25 @@ from tunewright.trainer.data import load_dataset
 from tunewright.trainer.device import Device, pick_device
 from tunewright.trainer.encoding import Encoded, Encoder, Example
 from tunewright.trainer.golden import golden_answers
-from tunewright.trainer.loop import AdapterTrainer, training_arguments
+from tunewright.trainer.loop import Loop, PreferenceTrainer, SupervisedTrainer, training_arguments
+from tunewright.trainer.preference import PreferenceEncoder
 from tunewright.trainer.progress import RunProgress
+from tunewright.trainer.raw_text import TextEncoder
 from tunewright.trainer.spec import TrainingSpec
 from tunewright.trainer.watch import Watch
 
 
 def run(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, report: Reporter) -> Manifest:
-    """Train an adapter.
+    """Train an adapter, or by method full a whole model.
 
     Args:
         spec: what to do.
         inputs: `dataset` (folder of a dataset artifact) and `base` (folder of a full-precision model).
-        output_dir: empty folder for the adapter's files.
+        output_dir: empty folder for the artifact's files.
         report: hears progress, keeps checkpoints, says when to stop.
 
     Returns:
-        The draft of the adapter's manifest.
+        The draft of the artifact's manifest.
 
     Raises:
         InvalidData: rows or base are wrong.
@@ -46,20 +48,21 @@ def run(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, report
         OutOfResources: the device is too small.
         Interrupted: a stop was requested; the newest checkpoint is saved.
     """
-    train_rows, held_out_rows = load_dataset(inputs["dataset"])
+    train_rows, held_out_rows = load_dataset(inputs["dataset"], spec.objective)
     check_base(inputs["base"])
     tokenizer = load_tokenizer(inputs["base"], report)
     end_ids = end_token_ids(tokenizer, inputs["base"])
     encoder = Encoder(tokenizer, end_ids, spec.max_length)
-    train = encoder.encode(train_rows, "train", report)
-    held_out = encoder.encode(held_out_rows, "validation", report)
+    rows_encoder = _encoder_of(spec, tokenizer, encoder)
+    train = rows_encoder.encode(train_rows, "train", report)
+    held_out = rows_encoder.encode(held_out_rows, "validation", report)
     _check_and_tell(train, held_out, spec, report)
 
     device = pick_device(spec, report)
     set_seed(spec.seed)
     model, quantization = load_base(inputs["base"], spec, device)
     report.raise_if_stopped()
-    model = adapters.add_adapters(model, spec)
+    model = adapters.make_trainable(model, spec)
     trainer = _trainer(
         spec, device, model, tokenizer, train, held_out, report, _fingerprint(spec, train, held_out, inputs)
     )
@@ -67,7 +70,10 @@ def run(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, report
     _take_best(trainer, report)
 
     identity = base_identity(inputs["base"], report.runtime)
-    adapters.save_adapter(model, identity.name, output_dir)
+    if spec.method == "full":
+        output.save_model(model, inputs["base"], end_ids, output_dir)
+    else:
+        adapters.save_adapter(model, identity.name, output_dir)
     hashes = output.save_tokenizer(tokenizer, output_dir)
     golden = golden_answers(
         model,
@@ -81,7 +87,7 @@ def run(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, report
     output.save_golden(golden, output_dir)
     output.save_logs(trainer.progress.history, output_dir)
     return Manifest(
-        kind=Kind.ADAPTER,
+        kind=Kind.MODEL if spec.method == "full" else Kind.ADAPTER,
         created_by="trainer",
         spec=spec.canonical(),
         base_model=identity.name,
@@ -92,6 +98,12 @@ def run(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, report
         tokenizer_sha256=hashes["tokenizer_sha256"],
         chat_template_sha256=hashes["chat_template_sha256"],
     )
+
+
+def _encoder_of(spec: TrainingSpec, tokenizer: Any, encoder: Encoder) -> Encoder | TextEncoder | PreferenceEncoder:  # noqa: ANN401
+    if spec.objective == "cpt":
+        return TextEncoder(tokenizer, spec.max_length)
+    return PreferenceEncoder(encoder, spec.max_length) if spec.objective == "dpo" else encoder
 
 
 def _check_and_tell(train: Encoded, held_out: Encoded, spec: TrainingSpec, report: Reporter) -> None:
@@ -127,9 +139,10 @@ def _trainer(
     held_out: Encoded,
     report: Reporter,
     fingerprint: str,
-) -> AdapterTrainer:
+) -> Loop:
     """Return the trainer, its rows laid out and its watch set."""
-    rows = _columns(train.examples)
+    columns = _pairs if spec.objective == "dpo" else _columns
+    rows = columns(train.examples)
     if spec.packing:
         rows = pack_dataset(rows, spec.max_length, "bfd")
     # Longest first: evaluation pads least, and memory runs out at once if it ever does.
@@ -139,23 +152,25 @@ def _trainer(
     arguments = training_arguments(
         spec, device, report.checkpoints, _steps(spec, len(rows)), evaluate=bool(held_out.examples)
     )
-    trainer = AdapterTrainer(
+    cls = PreferenceTrainer if spec.objective == "dpo" else SupervisedTrainer
+    trainer = cls(
         progress=RunProgress(),
         report=report,
         fingerprint=fingerprint,
-        places={tuple(example.input_ids): example.row.place for example in train.examples},
+        places=_places(train.examples),
         keep_checkpoints=spec.save_total_limit,
+        loraplus_lr_ratio=spec.loraplus_lr_ratio,
         model=model,
         args=arguments,
         train_dataset=rows,
-        eval_dataset=_columns(by_length) if by_length else None,
+        eval_dataset=columns(by_length) if by_length else None,
         processing_class=tokenizer,
     )
     trainer.add_callback(Watch(trainer, spec, device))
     return trainer
 
 
-def _train(trainer: AdapterTrainer, report: Reporter) -> None:
+def _train(trainer: Loop, report: Reporter) -> None:
     """Train to the end, from the newest whole checkpoint if there is one."""
     found = checkpoints.newest(
         report.checkpoints,
@@ -171,7 +186,7 @@ def _train(trainer: AdapterTrainer, report: Reporter) -> None:
         trainer.train(resume_from_checkpoint=str(found.directory) if found is not None else None)
 
 
-def _train_or_say_what_is_short(trainer: AdapterTrainer, device: Device, report: Reporter) -> None:
+def _train_or_say_what_is_short(trainer: Loop, device: Device, report: Reporter) -> None:
     try:
         _train(trainer, report)
     except torch.OutOfMemoryError as error:
@@ -181,14 +196,14 @@ def _train_or_say_what_is_short(trainer: AdapterTrainer, device: Device, report:
         ) from error
 
 
-def _go_on(trainer: AdapterTrainer, found: Checkpoint, report: Reporter) -> None:
+def _go_on(trainer: Loop, found: Checkpoint, report: Reporter) -> None:
     report.event("resume", f"going on after step {found.step}", step=found.step)
     trainer.take_up(found)
     if trainer.progress.evaluation_pending:
         trainer.evaluate()
 
 
-def _take_best(trainer: AdapterTrainer, report: Reporter) -> None:
+def _take_best(trainer: Loop, report: Reporter) -> None:
     """Put the adapter of the best evaluation into the model."""
     progress = trainer.progress
     if trainer.best_weights is not None:
@@ -220,19 +235,35 @@ def _columns(examples: list[Example]) -> Any:  # noqa: ANN401 - datasets ships n
     )
 
 
+def _pairs(examples: list[Example]) -> Any:  # noqa: ANN401 - datasets ships no types
+    return Dataset.from_dict(
+        {
+            "prompt_ids": [example.input_ids[: example.prompt_tokens] for example in examples],
+            "chosen_ids": [example.input_ids[example.prompt_tokens :] for example in examples],
+            "rejected_ids": [list(example.rejected_ids[example.prompt_tokens :]) for example in examples],
+        }
+    )
+
+
+def _places(examples: list[Example]) -> dict[tuple[int, ...], str]:
+    """Return where a row with these token ids stands."""
+    places = {tuple(example.input_ids): example.row.place for example in examples}
+    return places | {example.rejected_ids: example.row.place for example in examples if example.rejected_ids}
+
+
 def _fingerprint(spec: TrainingSpec, train: Encoded, held_out: Encoded, inputs: Mapping[str, Path]) -> str:
     """Return the SHA-256 of what a checkpoint must have in common with the run that goes on from it."""
     digest = hashlib.sha256(canonical_json(spec.canonical()))
     for example in (*train.examples, *held_out.examples):
-        digest.update(canonical_json([example.input_ids, example.labels]))
+        digest.update(canonical_json([example.input_ids, example.labels, list(example.rejected_ids)]))
     weights = sorted((path.name, path.stat().st_size) for path in inputs["base"].glob("*.safetensors"))
     digest.update(canonical_json([list(entry) for entry in weights]))
     return digest.hexdigest()
 
 
-def _metrics(trainer: AdapterTrainer, train: Encoded, held_out: Encoded) -> dict[str, Any]:
+def _metrics(trainer: Loop, train: Encoded, held_out: Encoded) -> dict[str, Any]:
     progress = trainer.progress
-    trainable, total = trainer.model.get_nb_trainable_parameters()
+    trainable, total = adapters.count(trainer.model)
     last = progress.history[-1] if progress.history else {}
     return {
         "trainable_parameters": trainable,

@@ -11,16 +11,27 @@ from transformers import TrainerCallback
 from tunewright.chassis.stage import Severity
 from tunewright.trainer import adapters
 from tunewright.trainer.device import Device
-from tunewright.trainer.loop import AdapterTrainer
+from tunewright.trainer.loop import Loop
 from tunewright.trainer.spec import TrainingSpec
 
-_FIGURES = ("loss", "eval_loss", "learning_rate", "grad_norm", "mean_token_accuracy", "eval_mean_token_accuracy")
+_FIGURES = {
+    "loss": "loss",
+    "eval_loss": "eval_loss",
+    "learning_rate": "learning_rate",
+    "grad_norm": "grad_norm",
+    "mean_token_accuracy": "mean_token_accuracy",
+    "eval_mean_token_accuracy": "eval_mean_token_accuracy",
+    "rewards/accuracies": "preference_accuracy",
+    "rewards/margins": "preference_margin",
+    "eval_rewards/accuracies": "eval_preference_accuracy",
+}
+"""Name of a figure in TRL's words → in ours."""
 
 
 class Watch(TrainerCallback):
     """Tells what happens and keeps `trainer.progress`; transformers calls it."""
 
-    def __init__(self, trainer: AdapterTrainer, spec: TrainingSpec, device: Device) -> None:
+    def __init__(self, trainer: Loop, spec: TrainingSpec, device: Device) -> None:
         self._trainer = trainer
         self._spec = spec
         self._device = device
@@ -55,7 +66,7 @@ class Watch(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
         """Tell the figures of a step or an evaluation."""
         logs = kwargs["logs"]
-        figures = {name: float(logs[name]) for name in _FIGURES if name in logs}
+        figures = {ours: float(logs[name]) for name, ours in _FIGURES.items() if name in logs}
         if not figures:
             return
         if "loss" in figures:
