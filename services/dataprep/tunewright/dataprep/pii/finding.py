@@ -67,7 +67,7 @@ _NAMED = re.compile(
     re.IGNORECASE,
 )
 
-_TOKEN_FORMS = (
+_FORMS = (
     r"(?:A3T[A-Z0-9]|AKIA|AGPA|AIDA|AROA|ASIA)[A-Z0-9]{16}|LTAI[A-Za-z0-9]{12,20}|AKID[A-Za-z0-9]{32}"
     r"|AIza[A-Za-z0-9_-]{35}|ya29\.[A-Za-z0-9_-]{20,200}"
     r"|gh[pousr]_[A-Za-z0-9]{36,100}|github_pat_[A-Za-z0-9_]{40,100}|glpat-[A-Za-z0-9_-]{20,60}"
@@ -78,7 +78,7 @@ _TOKEN_FORMS = (
     r"|eyJ[A-Za-z0-9_-]{10,500}\.eyJ[A-Za-z0-9_-]{10,2000}\.[A-Za-z0-9_-]{10,700}|[0-9]{8,10}:AA[A-Za-z0-9_-]{33}"
 )
 _SECRET = re.compile(
-    rf"(?<![A-Za-z0-9_])(?P<token>{_TOKEN_FORMS})(?![A-Za-z0-9])"
+    rf"(?<![A-Za-z0-9_])(?P<token>{_FORMS})(?![A-Za-z0-9])"
     r"|(?P<key>-----BEGIN (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----(?:[^-]{40,8000}|[\s\S]{40,8000}?)"
     r"-----END (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----)"
     r"|(?i:api[_-]?key|secret[_-]?(?:access[_-]?)?key|access[_-]?token|auth[_-]?token|client[_-]?secret|access[_-]?key|token|secret)"
