@@ -180,8 +180,8 @@ class Loop(Trainer):
         return loss, None, None
 
     def counted(self, inputs: dict[str, Any]) -> int:
-        """Return how many items the mean loss of a batch is the mean of."""
-        raise NotImplementedError
+        """Return how many items the mean loss of a batch is the mean of: tokens that count."""
+        return int((inputs["labels"][..., 1:] != IGNORED).sum())
 
     def save_now(self) -> Checkpoint:
         """Write a checkpoint of this moment, and tell the reporter."""
@@ -268,10 +268,6 @@ class Loop(Trainer):
 
 class SupervisedTrainer(Loop, SFTTrainer):
     """Trains on tokens that count: answers, or raw text."""
-
-    def counted(self, inputs: dict[str, Any]) -> int:
-        """Return the tokens that count."""
-        return int((inputs["labels"][..., 1:] != IGNORED).sum())
 
 
 class PreferenceTrainer(Loop, DPOTrainer):
