@@ -96,7 +96,7 @@ def test_wrong_data_fail_the_job_with_file_line_and_remedy(
     assert job.state == job_pb2.JOB_STATE_FAILED
     assert job.failure.reason == "INVALID_DATA"
     assert "raw.jsonl:1: invalid JSON at column 1" in job.failure.message
-    assert job.failure.remedy.startswith("One JSON object a line is expected")
+    assert job.failure.remedy.startswith("Objects are expected, with the fields instruction and output")
     assert not job.failure.retryable
 
 
@@ -112,11 +112,13 @@ def test_a_wrong_request_is_refused_by_the_field(stub: dataprep_pb2_grpc.Datapre
 
 
 def test_the_proto_has_the_fields_of_the_spec() -> None:
-    _same_fields(dataprep_pb2.DataprepSpec.DESCRIPTOR, DataprepSpec)
+    assert _differences(dataprep_pb2.DataprepSpec.DESCRIPTOR, DataprepSpec) == set()
 
 
-def _same_fields(descriptor: Any, spec: type[Spec]) -> None:  # noqa: ANN401 - a descriptor of protobuf's C library
-    assert {field.name for field in descriptor.fields} == set(spec.model_fields), descriptor.full_name
+def _differences(descriptor: Any, spec: type[Spec]) -> set[str]:  # noqa: ANN401 - a descriptor of protobuf's C library
+    """Return the fields that only one of the two has, sections in sections included."""
+    found = {field.name for field in descriptor.fields} ^ set(spec.model_fields)
     for field in descriptor.fields:
-        if inner := nested(spec.model_fields[field.name].annotation):
-            _same_fields(field.message_type, inner)
+        if field.name not in found and (inner := nested(spec.model_fields[field.name].annotation)):
+            found |= {f"{field.name}.{name}" for name in _differences(field.message_type, inner)}
+    return found

@@ -4,11 +4,12 @@ import random
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.dataprep.preparation import Prepared, pair, prepare
-from tunewright.dataprep.splitting import held_out, place
+from tunewright.dataprep.splitting import held_out, linked, place
 
 PLACES = st.lists(st.integers(0, 30).map(lambda number: place(str(number).encode(), 0)), min_size=2, max_size=80)
 
@@ -20,14 +21,22 @@ def questions(result: Prepared) -> tuple[set[str], set[str]]:
     )
 
 
+def _places(places: list[int], fraction: float) -> frozenset[int]:
+    """Return the places held out; every row of each is."""
+    marks = held_out(places, fraction).tolist()
+    out = frozenset(where for where, mark in zip(places, marks, strict=True) if mark)
+    assert all(mark == (where in out) for where, mark in zip(places, marks, strict=True))
+    return out
+
+
 @settings(max_examples=500)
 @given(places=PLACES, fraction=st.floats(0.01, 0.5), seed=st.integers())
 def test_the_split_does_not_depend_on_the_order_and_leaves_no_side_empty(
     places: list[int], fraction: float, seed: int
 ) -> None:
-    out = held_out(places, fraction)
+    out = _places(places, fraction)
     shuffled = random.Random(seed).sample(places, len(places))  # noqa: S311 - a shuffle
-    assert held_out(shuffled, fraction) == out
+    assert _places(shuffled, fraction) == out
     if len(set(places)) > 1:
         assert 0 < sum(where in out for where in places) < len(places)
 
@@ -35,12 +44,12 @@ def test_the_split_does_not_depend_on_the_order_and_leaves_no_side_empty(
 @settings(max_examples=300)
 @given(places=st.lists(st.integers(0, 2**64 - 1), min_size=10, max_size=300, unique=True))
 def test_of_single_rows_between_half_and_twice_the_share_is_held_out(places: list[int]) -> None:
-    assert max(1, len(places) // 20) <= len(held_out(places, 0.1)) <= max(1, -(-len(places) // 5))
+    assert max(1, len(places) // 20) <= held_out(places, 0.1).sum() <= max(1, -(-len(places) // 5))
 
 
 def test_a_large_set_is_split_close_to_the_share_and_rows_added_later_move_none() -> None:
     places = [place(f"question {number}".encode(), 7) for number in range(20_000)]
-    half, whole = held_out(places[:10_000], 0.1), held_out(places, 0.1)
+    half, whole = _places(places[:10_000], 0.1), _places(places, 0.1)
     assert 0.095 < len(whole) / 20_000 < 0.105
     assert whole & set(places[:10_000]) == half
 
@@ -49,7 +58,7 @@ def test_a_question_with_more_rows_than_twice_the_share_is_trained_on() -> None:
     big = place(b"big", 0)
     for seed in range(50):
         places = [place(f"{seed} {number}".encode(), 0) for number in range(50)] + [big] * 50
-        assert big not in held_out(places, 0.1)
+        assert big not in _places(places, 0.1)
 
 
 def test_rows_with_one_question_land_on_one_side(tmp_path: Path) -> None:
@@ -89,3 +98,26 @@ def test_ten_rows_of_one_question_are_divided_by_row_and_that_is_said(tmp_path: 
 def test_nothing_is_held_out_where_the_fraction_is_zero(tmp_path: Path) -> None:
     result = prepare(tmp_path, [pair(f"q {number}", "a") for number in range(20)], split={"validation_fraction": 0.0})
     assert (len(result.train), (result.output / "validation.jsonl").read_bytes()) == (20, b"")
+
+
+def test_rows_linked_by_question_or_cluster_have_one_place() -> None:
+    places = np.array([5, 5, 9, 7, 3], np.uint64)
+    assert linked(places, np.array([0, 1, 1, 3, 4])).tolist() == [5, 5, 5, 7, 3]
+    assert linked(places, np.array([0, 1, 1, 1, 3])).tolist() == [5, 5, 5, 5, 3]
+
+
+def test_each_stratum_gives_its_share_and_small_ones_are_trained_on() -> None:
+    places = [place(str(number).encode(), 0) for number in range(4004)]
+    strata = np.array([0] * 3000 + [1] * 1000 + [2] * 4, np.uint64)
+    out = held_out(places, 0.1, strata)
+    assert 270 < out[:3000].sum() < 330
+    assert 80 < out[3000:4000].sum() < 120
+    assert out[4000:].sum() <= 1
+
+
+def test_a_field_may_say_what_stays_together(tmp_path: Path) -> None:
+    rows = [{**pair(f"question {n}", f"answer {n}"), "talk": n % 40} for n in range(400)]
+    result = prepare(tmp_path, rows, split={"by": "talk"})
+    sides = [{row["source"]["line"] % 40 for row in side} for side in (result.train, result.validation)]
+    assert not sides[0] & sides[1]
+    assert all(sides)

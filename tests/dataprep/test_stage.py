@@ -81,6 +81,7 @@ def test_rows_have_the_form_that_the_trainer_reads(tmp_path: Path) -> None:
 
 def test_progress_grows_and_ends_at_the_number_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tunewright.dataprep.pace._SECONDS", 0.0)
+    monkeypatch.setattr("tunewright.dataprep.stage.BLOCK_BYTES", 8192)
     report = prepare(tmp_path, MANY).report
     done = [step for step, _ in report.steps]
     assert done == sorted(done)
@@ -100,12 +101,29 @@ def test_a_stop_ends_it_before_anything_is_written(tmp_path: Path, monkeypatch: 
     assert list(output.iterdir()) == []
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_the_number_of_workers_makes_no_difference(
+    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunewright.dataprep.stage.BLOCK_BYTES", 32 << 10)
+    rows = [*MANY, *(pair(f"Question {n}", f"answer {n} " + "same words again and again " * 3) for n in range(50)), "{"]
+    expected = digests(prepare(tmp_path, rows).output)
+    monkeypatch.setattr("tunewright.dataprep.stage.SMALL_BYTES", 0)
+    output = tmp_path / "other"
+    output.mkdir()
+    run(DataprepSpec(), {"upload_000": tmp_path / "upload"}, output, Recorder(runtime={"workers": workers}))
+    assert digests(output) == expected
+    assert sorted(path.name for path in output.iterdir()) == sorted(FILES)
+
+
 def test_memory_grows_by_less_than_600_bytes_a_row(tmp_path: Path) -> None:
     peaks = []
-    for rows in (1_000, 21_000):
+    for rows in (12_000, 32_000):
         folder = tmp_path / str(rows)
         (folder / "upload").mkdir(parents=True)
-        content = to_jsonl([pair(f"question {n}", f"{n} " + "word " * 180) for n in range(rows)])
+        content = to_jsonl(
+            [pair(f"question {n}", " ".join(f"{n * 31 + k}x{k}" for k in range(100))) for n in range(rows)]
+        )
         (folder / "upload" / "raw.jsonl").write_bytes(content)
         command = [sys.executable, "-c", _MEASURED_RUN, str(folder), str(folder / "upload")]
         peaks.append(int(subprocess.run(command, check=True, capture_output=True, timeout=120).stdout))
@@ -150,7 +168,7 @@ def test_real_documentation_is_cleaned_of_its_html_and_of_its_duplicates(tmp_pat
     assert metrics["rows_in"] == counts.rows > 3000
     assert metrics["dropped"]["duplicate"] >= counts.repeated_rows - counts.empty_answers
     assert metrics["dropped"]["empty_answer"] == counts.empty_answers
-    assert metrics["dropped"].keys() == {"duplicate", "empty_answer"}
+    assert metrics["dropped"].keys() == {"duplicate", "near_duplicate", "empty_answer", "repetition"}
     tagged = [
         text for text in result.answers() if any(tag in text for tag in ("<p>", "</p>", "<li>", "&lt;", "<code>"))
     ]

@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import orjson
 
-from tunewright.dataprep.cleaning import RULES
+from tunewright.dataprep.deciding import Decisions
 from tunewright.dataprep.dedup import KEEP_RULE
-from tunewright.dataprep.rows import RowStore
+from tunewright.dataprep.rows import Rows
+from tunewright.dataprep.rules import RULE_WORDS
 from tunewright.dataprep.spec import DataprepSpec
-from tunewright.dataprep.tally import DUPLICATE, REASONS, UNFIT, UNREADABLE, Tally
+from tunewright.dataprep.tally import GLOBAL, REASONS, UNFIT, UNREADABLE, Tally
 
 SCHEMA_VERSION = 1
 _SAMPLES = 3
@@ -22,55 +24,62 @@ _DECADE = (10, 12, 16, 20, 25, 32, 40, 50, 63, 80)
 _EDGES = (*range(1, 9), *(value * 10**power for power in range(8) for value in _DECADE))
 
 
-def build_report(
-    spec: DataprepSpec,
-    tally: Tally,
-    rows: RowStore,
-    train: Sequence[int],
-    validation: Sequence[int],
-    *,
-    by_row: bool,
-    fingerprint: str,
-) -> dict[str, Any]:
-    """Return the report; `train` and `validation` are the numbers of the kept rows."""
-    kept = sorted([*train, *validation])
-    by_file = Counter(rows.file(number) for number in kept)
-    groups = Counter(rows.questions[number] for number in kept)
+def build_report(spec: DataprepSpec, tally: Tally, rows: Rows, found: Decisions, fingerprint: str) -> dict[str, Any]:
+    """Return the report."""
+    kept = np.flatnonzero(found.alive)
+    by_file = np.bincount(rows.files[kept], minlength=len(tally.files)).tolist()
+    _, groups = np.unique(rows.facts.question[kept], return_counts=True)
+    counts = tally.counts
     return {
         "schema_version": SCHEMA_VERSION,
         "fingerprint": fingerprint,
         "spec": spec.canonical(),
         "rows_in": tally.rows_in,
         "rows_out": len(kept),
-        "train_rows": len(train),
-        "validation_rows": len(validation),
+        "train_rows": int(found.copies.sum()),
+        "validation_rows": int(found.validation.sum()),
+        "repeated_rows": int(found.copies.sum()) - int(found.train.sum()),
         "dropped": tally.by_reason(),
         "changed": tally.by_rule(),
-        "changed_rows": tally.changed_rows,
-        "markup_left_rows": tally.markup_left,
+        "changed_rows": counts.changed_rows,
+        "masked": dict(sorted(counts.masked.items())),
+        "markup_left_rows": counts.markup_left,
         "questions": len(groups),
-        "rows_sharing_a_question": sum(size for size in groups.values() if size > 1),
+        "rows_sharing_a_question": int(groups[groups > 1].sum()),
+        "conflicting_rows": int((found.conflict >= 0).sum()),
+        "mixing": [
+            {"source": s.source, "weight": s.weight, "available": s.available, "taken": s.taken, "used": s.used}
+            for s in found.shares
+        ],
         "funnel": _funnel(tally),
         "files": _files(tally, by_file),
-        "split": {"by": "row" if by_row else "question", "seed": spec.seed, "rule": _SPLIT_RULES[by_row]},
+        "split": _split(spec, found),
         "lengths": {
-            "question": _lengths([rows.question_chars[number] for number in kept]),
-            "answer": _lengths([rows.answer_chars[number] for number in kept]),
+            "question": _lengths(rows.facts.question_chars[kept].tolist()),
+            "answer": _lengths(rows.facts.answer_chars[kept].tolist()),
         },
-        "drop_examples": {reason: tally.drop_examples[reason] for reason in tally.by_reason()},
-        "change_examples": {rule: tally.change_examples[rule] for rule in tally.by_rule()},
-        "samples": [_sample(rows, number) for number in _spread(kept)],
+        "drop_examples": {reason: counts.drop_examples.get(reason, []) for reason in tally.by_reason()},
+        "change_examples": {rule: counts.change_examples.get(rule, []) for rule in tally.by_rule()},
+        "samples": [_sample(rows, number) for number in _spread(kept.tolist())],
         "words": {
             "reasons": {reason: REASONS[reason] for reason in tally.by_reason()},
-            "rules": {rule: RULES[rule] for rule in tally.by_rule()},
+            "rules": {rule: RULE_WORDS[rule] for rule in tally.by_rule()},
             "kept_of_duplicates": KEEP_RULE,
         },
     }
 
 
+def _split(spec: DataprepSpec, found: Decisions) -> dict[str, Any]:
+    by = "row" if found.by_row else spec.split.by
+    rule = _SPLIT_RULES.get(by, f"keyed hash of the field {by!r}, so that its values never lie on both sides")
+    return {"by": by, "stratify_by": spec.split.stratify_by, "seed": spec.seed, "rule": rule}
+
+
 _SPLIT_RULES = {
-    False: "keyed hash of the normalised question, so that equal questions never lie on both sides",
-    True: "keyed hash of the row, because all rows have the same question",
+    "cluster": "keyed hash of the normalised question, so that neither equal questions nor near-duplicates lie on both "
+    "sides",
+    "question": "keyed hash of the normalised question, so that equal questions never lie on both sides",
+    "row": "keyed hash of the row, because all rows have the same question",
 }
 
 
@@ -83,13 +92,13 @@ def _funnel(tally: Tally) -> list[dict[str, Any]]:
     """Return the rows left after each step, from all to those kept."""
     left = tally.rows_in
     steps = [{"step": "read", "rows": left}]
-    for step, reasons in (("readable", UNREADABLE), ("fit", UNFIT), ("unique", (DUPLICATE,))):
-        left -= sum(tally.dropped[reason] for reason in reasons)
+    for step, reasons in (("readable", UNREADABLE), ("fit", UNFIT), ("unique", GLOBAL)):
+        left -= sum(tally.counts.dropped[reason] for reason in reasons)
         steps.append({"step": step, "rows": left})
     return steps
 
 
-def _files(tally: Tally, kept: Counter[str]) -> list[dict[str, Any]]:
+def _files(tally: Tally, kept: list[int]) -> list[dict[str, Any]]:
     return [
         {
             "name": file.source.name,
@@ -98,9 +107,9 @@ def _files(tally: Tally, kept: Counter[str]) -> list[dict[str, Any]]:
             "fields": list(file.recognition.fields),
             "rows": file.rows,
             "unreadable": file.unreadable,
-            "kept": kept[file.source.name],
+            "kept": kept[number],
         }
-        for file in tally.files
+        for number, file in enumerate(tally.files)
     ]
 
 
@@ -132,7 +141,7 @@ def _spread(kept: Sequence[int]) -> list[int]:
     return [kept[(2 * index + 1) * len(kept) // (2 * count)] for index in range(count)]
 
 
-def _sample(rows: RowStore, number: int) -> dict[str, Any]:
+def _sample(rows: Rows, number: int) -> dict[str, Any]:
     row = rows.read(number)
     turns = [{"role": m["role"], "content": m["content"][:_TURN_CHARS]} for m in row["messages"][:6]]
     return {"source": row["source"], "messages": turns}

@@ -1,13 +1,17 @@
-"""Divides rows between training and validation by a keyed hash of their question. Knows rows by places only.
+"""Divides rows between training and validation by a keyed hash of their group. Knows rows by places only.
 
-Rows with one question always land on one side, whatever their order, and a row added later moves no other row, save in
-small sets, where the share is held between half of and twice what was asked.
+A group is all rows with one question, and what is linked to them as near-duplicates; or all rows with one value of a
+field. Groups never lie on both sides, whatever the order of rows, and a row added later moves no other group than its
+own, save in small sets, where the share is held between half of and twice what was asked. With strata that holds in
+each stratum, and a stratum of few rows is trained on.
 """
 
 import hashlib
 import math
-from collections import Counter
 from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 _PLACES = 1 << 64
 
@@ -17,25 +21,68 @@ def place(data: bytes, seed: int) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8, key=seed.to_bytes(8, "big")).digest(), "big")
 
 
-def held_out(places: Sequence[int], fraction: float) -> frozenset[int]:
-    """Return the places to hold out; `places` has one entry a row, in any order, equal for rows that stay together.
+def linked(places: NDArray[np.uint64], clusters: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return the place of each row's group: the least of all rows joined by an equal place or an equal cluster."""
+    _, by_place = np.unique(places, return_inverse=True)
+    _, by_cluster = np.unique(clusters, return_inverse=True)
+    found = places.copy()
+    while True:
+        before = found
+        for labels in (by_cluster, by_place):
+            least = np.full(int(labels.max(initial=-1)) + 1, np.iinfo(np.uint64).max, np.uint64)
+            np.minimum.at(least, labels, found)
+            found = least[labels]
+        if np.array_equal(before, found):
+            return found
 
-    With two different places or more and a fraction above 0 neither side is ever empty. A question with more rows than
+
+def held_out(
+    places: NDArray[np.uint64] | Sequence[int], fraction: float, strata: NDArray[np.uint64] | None = None
+) -> NDArray[np.bool_]:
+    """Return True for the rows to hold out.
+
+    With two different places or more and a fraction above 0 neither side is ever empty. A group with more rows than
     twice the share is never held out, unless all are so.
+
+    Args:
+        places: one entry a row, in any order, equal for rows that stay together.
+        fraction: share to hold out.
+        strata: one entry a row; the share is kept in each. A group goes with its least stratum.
     """
-    sizes, total = Counter(places), len(places)
-    if not fraction or len(sizes) < 2:  # noqa: PLR2004 - one group cannot be on two sides
-        return frozenset()
+    unique, first, labels, sizes = np.unique(
+        np.asarray(places, np.uint64), return_index=True, return_inverse=True, return_counts=True
+    )
+    if not fraction or len(unique) < 2:  # noqa: PLR2004 - one group cannot be on two sides
+        return np.zeros(len(labels), np.bool_)
+    if strata is None:
+        chosen = _choose(unique, sizes, fraction, at_least=1)
+    else:
+        own = np.full(len(unique), np.iinfo(np.uint64).max, np.uint64)
+        np.minimum.at(own, labels, strata)
+        chosen = np.zeros(len(unique), np.bool_)
+        for stratum in np.unique(own):
+            inside = np.flatnonzero(own == stratum)
+            chosen[inside] = _choose(unique[inside], sizes[inside], fraction, at_least=0)
+    del first
+    if not chosen.any():
+        chosen[np.lexsort((unique, sizes))[0]] = True
+    return chosen[labels]
+
+
+def _choose(
+    places: NDArray[np.uint64], sizes: NDArray[np.int64], fraction: float, *, at_least: int
+) -> NDArray[np.bool_]:
+    """Choose groups by ascending place until the share is reached; `places` ascend."""
+    total = int(sizes.sum())
     target = fraction * total
-    least, most = max(1, math.floor(target / 2)), min(max(1, math.ceil(target * 2)), total - 1)
-    chosen: set[int] = set()
+    least = max(at_least, math.floor(target / 2))
+    most = min(max(at_least, math.ceil(target * 2)), total - 1)
+    chosen = np.zeros(len(places), np.bool_)
     taken = 0
-    for where, size in sorted(sizes.items()):
+    for number, (where, size) in enumerate(zip(places.tolist(), sizes.tolist(), strict=True)):
         if where >= fraction * _PLACES and taken >= least:
             break
         if taken + size <= most:
-            chosen.add(where)
+            chosen[number] = True
             taken += size
-    if not chosen:
-        chosen.add(min(sizes, key=lambda where: (sizes[where], where)))
-    return frozenset(chosen)
+    return chosen

@@ -1,62 +1,71 @@
-"""The stage: raw files to a dataset. Two passes: read, clean and filter into a scratch file; then keep, split, write.
+"""The stage: raw files to a dataset.
 
-Knows no transport and no store. One process; the same input and spec give the same bytes.
+map (blocks, in worker processes): read, clean, filter, describe → scratch files and arrays
+reduce (arrays): duplicates, split, mixing → write, in the order of the input → report
+
+Knows no transport and no store. The same input and spec give the same bytes, however many workers there are.
 """
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tunewright.artifacts import Kind, Manifest
+from tunewright.chassis.errors import InvalidSpec, Violation
 from tunewright.chassis.stage import Reporter, Severity
-from tunewright.dataprep.dedup import Duplicates
+from tunewright.dataprep import features, rules, writing
+from tunewright.dataprep.blocks import BLOCK_BYTES, Block, blocks
+from tunewright.dataprep.deciding import Decisions, decide
 from tunewright.dataprep.fingerprint import fingerprint
+from tunewright.dataprep.mapping import Job, Mapped, as_text, map_block
 from tunewright.dataprep.pace import Pace
 from tunewright.dataprep.page import render
-from tunewright.dataprep.preparing import as_text, prepare
+from tunewright.dataprep.pool import Check, Forked, Here, Workers, processors
 from tunewright.dataprep.reading import Source, find_sources
 from tunewright.dataprep.report import build_report, to_json
-from tunewright.dataprep.rows import RowStore
-from tunewright.dataprep.shapes import recognise
+from tunewright.dataprep.rows import Rows
+from tunewright.dataprep.scratch import Scratch
+from tunewright.dataprep.shapes import Shape, recognise
 from tunewright.dataprep.spec import DataprepSpec
-from tunewright.dataprep.splitting import held_out, place
-from tunewright.dataprep.tally import DUPLICATE, Tally, drop_example
+from tunewright.dataprep.tally import Example, FileTally, Tally, drop_example
 
 TRAIN, VALIDATION = "train.jsonl", "validation.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class Sides:
-    """Numbers of the rows on both sides, in order."""
-
-    train: list[int]
-    validation: list[int]
-    by_row: bool
-    """True if all rows have one question, so that rows had to be divided instead of questions."""
+SMALL_BYTES = 8 << 20
+"""Inputs up to this size are worked off in the stage's own process, before others would have started."""
 
 
 def run(spec: DataprepSpec, inputs: Mapping[str, Path], output_dir: Path, report: Reporter) -> Manifest:
     """Prepare the files of all inputs; write train.jsonl, validation.jsonl, report.json and report.html.
 
+    `report.runtime` may hold `workers`, the number of processes; it does not count for what comes out.
+
     Raises:
         InvalidData: a file cannot be read, too many rows cannot, or no row is left; file, row and field are named.
+        InvalidSpec: `sources` does not fit the inputs.
     """
     sources = find_sources(inputs)
+    names = _source_names(spec, inputs, sources)
     tally = Tally()
-    with RowStore(output_dir) as rows:
-        duplicates = _read(sources, spec, rows, tally, report)
+    with Scratch(output_dir) as scratch:
+        rows = _map(sources, spec, scratch.folder, tally, report)
         tally.refuse_if_unreadable(spec.max_invalid_fraction)
-        dropped = duplicates.kept_instead() if spec.duplicates.exact else {}
-        _count_duplicates(dropped, rows, tally)
+        found = decide(rows, spec, names, scratch.folder, report.raise_if_stopped)
+        _count_dropped(found, rows, tally)
         tally.refuse_if_nothing_left()
-        sides = _split(rows, dropped, spec, report)
-        _write(rows, sides, output_dir, report)
-        name = fingerprint(map(rows.digest, sides.train), map(rows.digest, sides.validation))
-        document = build_report(spec, tally, rows, sides.train, sides.validation, by_row=sides.by_row, fingerprint=name)
+        if found.by_row:
+            text = "All rows have the same question: rows are divided instead, so the held-out loss says less"
+            report.event("split_by_row", text, severity=Severity.WARNING)
+        _write(rows, found, output_dir, report.raise_if_stopped)
+        name = fingerprint(_digests(rows, found.copies), _digests(rows, found.validation.astype(np.int64)))
+        document = build_report(spec, tally, rows, found, name)
     (output_dir / "report.json").write_bytes(to_json(document))
     (output_dir / "report.html").write_text(render(document), encoding="utf-8", newline="\n")
     metrics = {key: document[key] for key in ("rows_in", "rows_out", "train_rows", "validation_rows", "dropped")}
-    report.event("prepared", _summary(tally, sides), **metrics)
+    report.event("prepared", _summary(metrics), **metrics)
     return Manifest(
         kind=Kind.DATASET,
         created_by="dataprep",
@@ -66,77 +75,108 @@ def run(spec: DataprepSpec, inputs: Mapping[str, Path], output_dir: Path, report
     )
 
 
-def _read(sources: list[Source], spec: DataprepSpec, rows: RowStore, tally: Tally, report: Reporter) -> Duplicates:
-    shapes = [(source, recognise(source, spec.format)) for source in sources]
-    duplicates = Duplicates()
+def _source_names(spec: DataprepSpec, inputs: Mapping[str, Path], sources: Sequence[Source]) -> list[tuple[str, float]]:
+    """Return the name under which each file is mixed, and its weight."""
+    if spec.sources and len(spec.sources) != len(inputs):
+        text = f"{len(spec.sources)} entries for {len(inputs)} uploads; one each is expected, in their order"
+        raise InvalidSpec(f"sources: {text}", violations=[Violation("sources", text)])
+    said = dict(zip(sorted(inputs), spec.sources, strict=False))
+    names = [(said[source.input].name if source.input in said else "") or source.name for source in sources]
+    weights: dict[str, float] = {}
+    for source, name in zip(sources, names, strict=True):
+        weight = said[source.input].weight if source.input in said else 0.0
+        if weights.setdefault(name, weight) != weight:
+            text = f"source {name} has the weights {weights[name]:g} and {weight:g}; files of one name have one weight"
+            raise InvalidSpec(text, violations=[Violation("sources", text)])
+    return [(name, weights[name]) for name in names]
+
+
+def _map(sources: list[Source], spec: DataprepSpec, folder: Path, tally: Tally, report: Reporter) -> Rows:
+    job = Job(spec, sources, _shapes(sources, spec, tally, report), folder)
     pace = Pace(sum(source.size_bytes for source in sources), report)
-    for source, seen in shapes:
-        text = f"{source.name}: {seen.shape} rows with the fields {', '.join(seen.fields)}"
-        report.event("format_recognised", text, file=source.name, shape=seen.shape, fields=list(seen.fields))
-        tally.begin(source, seen)
-        for line, row in prepare(source, seen.shape, spec, tally):
-            if row is not None:
-                rows.add(row)
-                duplicates.add(row.identity, row.worth)
-            pace.tick(tally.rows_in, line.end_offset)
-        pace.file_done(source.size_bytes)
+    befores = np.cumsum([0, *(source.size_bytes for source in sources)]).tolist()
+    parts, files = [], []
+    with _workers(partial(map_block, job=job), sources, report) as workers:
+        for mapped in workers.ordered(blocks(sources, BLOCK_BYTES), report.raise_if_stopped):
+            tally.add(mapped.block.file, mapped.counts)
+            parts.append(mapped.facts)
+            files.append(mapped.block.file)
+            pace.tick(tally.rows_in, befores[mapped.block.file] + mapped.block.end)
     pace.finish(tally.rows_in)
     _tell_unreadable(tally, report)
-    return duplicates
+    return Rows(folder, parts, files, [source.name for source in sources])
+
+
+def _workers(
+    function: Callable[[Block], Mapped], sources: Sequence[Source], report: Reporter
+) -> Workers[Block, Mapped]:
+    count = int(report.runtime.get("workers") or processors())
+    rules.warm()
+    features.warm()
+    if count == 1 or sum(source.size_bytes for source in sources) <= SMALL_BYTES:
+        return Here(function)
+    return Forked(function, count)
+
+
+def _shapes(sources: Sequence[Source], spec: DataprepSpec, tally: Tally, report: Reporter) -> list[Shape]:
+    shapes = []
+    for source in sources:
+        seen = recognise(source, spec.format)
+        text = f"{source.name}: {seen.shape} rows with the fields {', '.join(seen.fields)}"
+        report.event("format_recognised", text, file=source.name, shape=seen.shape, fields=list(seen.fields))
+        tally.files.append(FileTally(source, seen))
+        shapes.append(seen.shape)
+    return shapes
 
 
 def _tell_unreadable(tally: Tally, report: Reporter) -> None:
     for file in tally.files:
         if file.unreadable:
             text = f"{file.source.name}: {file.unreadable:,} of {file.rows:,} rows cannot be read and are left out"
-            places = [f"{v.field}: {v.description}" for v in tally.violations if v.field.startswith(file.source.name)]
+            found = tally.counts.violations
+            places = [f"{v.field}: {v.description}" for v in found if v.field.startswith(file.source.name)]
             report.event("rows_unreadable", text, severity=Severity.WARNING, rows=file.unreadable, first=places)
 
 
-def _count_duplicates(dropped: Mapping[int, int], rows: RowStore, tally: Tally) -> None:
-    for number, kept in dropped.items():
-        if tally.wants_example(DUPLICATE):
-            row, twin = rows.read(number), rows.read(kept)
-            where = f"{twin['source']['file']}:{twin['source']['line']}"
-            detail = f"same as {where}, which is kept"
-            file, line = row["source"]["file"], row["source"]["line"]
-            example = drop_example(file, line, detail, as_text(row["messages"]), as_text(twin["messages"]))
-            tally.drop(DUPLICATE, example)
-        else:
-            tally.drop(DUPLICATE)
+def _count_dropped(found: Decisions, rows: Rows, tally: Tally) -> None:
+    """Count the rows dropped because of others; the first of each reason are read for the report."""
+    for reason, numbers in found.reasons.items():
+        for number in numbers.tolist():
+            if not tally.counts.wants_example(reason):
+                break
+            tally.counts.drop_examples.setdefault(reason, []).append(_example(number, found, rows))
+        if len(numbers):
+            tally.counts.dropped[reason] += len(numbers)
 
 
-def _split(rows: RowStore, dropped: Collection[int], spec: DataprepSpec, report: Reporter) -> Sides:
-    kept = [number for number in range(len(rows)) if number not in dropped]
-    places = [rows.questions[number] for number in kept]
-    by_row = spec.split.validation_fraction > 0 and len(kept) > 1 and len(set(places)) == 1
-    if by_row:
-        text = "All rows have the same question: rows are divided instead, so the held-out loss says less"
-        report.event("split_by_row", text, severity=Severity.WARNING)
-        places = [place(rows.digest(number), spec.seed) for number in kept]
-    out = held_out(places, spec.split.validation_fraction)
-    train = [number for number, where in zip(kept, places, strict=True) if where not in out]
-    validation = [number for number, where in zip(kept, places, strict=True) if where in out]
-    return Sides(train, validation, by_row)
+def _example(number: int, found: Decisions, rows: Rows) -> Example:
+    row, kept = rows.read(number), int(found.kept_instead[number])
+    place, text = row["source"], as_text(row["messages"])
+    if kept == number:
+        return drop_example(place["file"], place["line"], "", text)
+    twin = rows.read(kept)
+    same = "same" if found.similarity[number] == 1 else f"{found.similarity[number]:.0%} the same"
+    detail = f"{same} as {twin['source']['file']}:{twin['source']['line']}, which is kept"
+    return drop_example(place["file"], place["line"], detail, text, as_text(twin["messages"]))
 
 
-def _write(rows: RowStore, sides: Sides, output_dir: Path, report: Reporter) -> None:
-    """Copy the lines of kept rows to their side, in the order of the input."""
-    side = bytearray(len(rows))
-    for mark, numbers in ((1, sides.train), (2, sides.validation)):
-        for number in numbers:
-            side[number] = mark
-    with (output_dir / TRAIN).open("wb") as train, (output_dir / VALIDATION).open("wb") as validation:
-        files = (None, train, validation)
-        for mark, line in zip(side, rows.lines(), strict=True):
-            if (file := files[mark]) is not None:
-                file.write(line)
-    report.raise_if_stopped()
+def _write(rows: Rows, found: Decisions, output_dir: Path, check: Check) -> None:
+    paths = output_dir / TRAIN, output_dir / VALIDATION
+    if found.copies.max(initial=0) > 1:
+        for path, copies in zip(paths, (found.copies, found.validation.astype(np.int64)), strict=True):
+            writing.write(rows, copies, path, check)
+    else:
+        writing.write_sides(rows, found.train, found.validation, paths, check)
 
 
-def _summary(tally: Tally, sides: Sides) -> str:
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in tally.by_reason().items()) or "none"
+def _digests(rows: Rows, copies: NDArray[np.int64]) -> NDArray[np.uint8]:
+    return np.repeat(rows.facts.digest, copies, axis=0)
+
+
+def _summary(metrics: Mapping[str, Any]) -> str:
+    dropped = metrics["dropped"]
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in dropped.items()) if dropped else "none"
     return (
-        f"{tally.rows_in:,} rows in, {tally.rows_out:,} out ({len(sides.train):,} to train on, "
-        f"{len(sides.validation):,} held out); dropped: {reasons}"
+        f"{metrics['rows_in']:,} rows in, {metrics['rows_out']:,} out ({metrics['train_rows']:,} to train on, "
+        f"{metrics['validation_rows']:,} held out); dropped: {reasons}"
     )

@@ -4,13 +4,14 @@ The sum always holds: rows in = rows out + rows dropped, by reason. Knows nothin
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
 from tunewright.chassis.errors import InvalidData, Violation
-from tunewright.dataprep.cleaning import RULES, Cleaned
-from tunewright.dataprep.reading import Line, Problem, Source, as_violation
+from tunewright.dataprep import filters
+from tunewright.dataprep.readers import Line, Problem, Source, as_violation, excerpt_of
+from tunewright.dataprep.rules import RULE_WORDS
 from tunewright.dataprep.shapes import Message, Recognition
 
 UNREADABLE = {
@@ -23,17 +24,27 @@ UNREADABLE = {
     "wrong_order": "User and assistant do not alternate",
     "no_answer": "The conversation does not end with the assistant",
     "line_too_long": "The line is too long to be read",
+    "invalid_encoding": "The line's bytes are no text in the file's encoding",
+    "wrong_columns": "The row has more or fewer columns than the header",
+    "invalid_csv": "The row is not valid CSV",
+    "invalid_html": "The document is not readable HTML",
+    "no_shared_prompt": "The chosen and the rejected answer do not answer one prompt",
 }
 """Reason → words, for rows that cannot be read as training rows."""
-UNFIT = {
-    "empty_question": "A question without text, after cleaning",
-    "empty_answer": "An answer without text, after cleaning",
-    "answer_too_short": "Answers shorter than min_answer_chars",
-    "too_long": "Messages longer than max_chars together",
-}
+UNFIT = filters.REASONS
 """Reason → words, for readable rows that are not worth training on."""
 DUPLICATE = "duplicate"
-REASONS = {**UNREADABLE, **UNFIT, DUPLICATE: "Says the same as another row, which is kept"}
+NEAR_DUPLICATE = "near_duplicate"
+CONFLICT = "conflict"
+NOT_MIXED = "not_mixed"
+GLOBAL = {
+    DUPLICATE: "Says the same as another row, which is kept",
+    NEAR_DUPLICATE: "Says nearly the same as another row, which is kept",
+    CONFLICT: "Asks what another row asks, and answers differently",
+    NOT_MIXED: "Its source has more rows than the mixing asks for",
+}
+"""Reason → words, for rows that are dropped because of other rows."""
+REASONS = {**UNREADABLE, **UNFIT, **GLOBAL}
 
 _EXAMPLES = 4
 _VIOLATIONS = 20
@@ -64,49 +75,20 @@ class Change(TypedDict):
 
 
 @dataclass(slots=True)
-class FileTally:
-    """What one file held."""
+class Counts:
+    """What one block held; counts of blocks can be added up, in the order of the input."""
 
-    source: Source
-    recognition: Recognition
     rows: int = 0
     unreadable: int = 0
-    kept: int = 0
-
-
-@dataclass(slots=True)
-class Tally:
-    """All counts of one run."""
-
-    files: list[FileTally] = field(default_factory=list)
-    rows_in: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     changes: Counter[str] = field(default_factory=Counter)
     changed_rows: int = 0
     markup_left: int = 0
+    masked: Counter[str] = field(default_factory=Counter)
+    """Kind of personal data → places masked."""
     drop_examples: dict[str, list[Example]] = field(default_factory=dict)
     change_examples: dict[str, list[Change]] = field(default_factory=dict)
     violations: list[Violation] = field(default_factory=list)
-
-    def begin(self, source: Source, recognition: Recognition) -> None:
-        """Start counting for the next file."""
-        self.files.append(FileTally(source, recognition))
-
-    def read(self) -> None:
-        """Count one line that is not blank."""
-        self.rows_in += 1
-        self.files[-1].rows += 1
-
-    def unreadable(self, line: Line, problem: Problem) -> None:
-        """Count a row that cannot be read."""
-        file = self.files[-1]
-        file.unreadable += 1
-        place = as_violation(file.source, line.number, problem)
-        if len(self.violations) < _VIOLATIONS:
-            self.violations.append(place)
-        text = line.raw[: 4 * _EXCERPT_CHARS].decode("utf-8", "ignore")
-        detail = f"{problem.field}: {problem.description}" if problem.field else problem.description
-        self.drop(problem.reason, drop_example(file.source.name, line.number, detail, text))
 
     def drop(self, reason: str, example: Example | None = None) -> None:
         """Count a dropped row; the first few examples of each reason are kept."""
@@ -118,30 +100,79 @@ class Tally:
         """Return True while examples of this reason are still few."""
         return len(self.drop_examples.get(reason, ())) < _EXAMPLES
 
-    def changed(self, line: int, before: Sequence[Message], cleaned: Cleaned) -> None:
-        """Count what cleaning did to a row."""
-        self.markup_left += cleaned.markup_left
-        self.changed_rows += bool(cleaned.rules)
-        self.changes.update(cleaned.rules.keys())
-        for rule, index in cleaned.rules.items():
+    def refuse(self, source: Source, line: Line, problem: Problem) -> None:
+        """Count a row that cannot be read."""
+        self.unreadable += 1
+        if len(self.violations) < _VIOLATIONS:
+            self.violations.append(as_violation(source, line.number, problem))
+        if not self.wants_example(problem.reason):
+            self.drop(problem.reason)
+            return
+        text = excerpt_of(line, 2 * _EXCERPT_CHARS)
+        detail = f"{problem.field}: {problem.description}" if problem.field else problem.description
+        self.drop(problem.reason, drop_example(source.name, line.number, detail, text))
+
+    def change(
+        self, file: str, line: int, rules: Mapping[str, int], before: Sequence[Message], after: Sequence[Message]
+    ) -> None:
+        """Count what the rules did to a row; `rules` holds rule → the first message it changed."""
+        self.changed_rows += 1
+        self.changes.update(rules.keys())
+        for rule, index in rules.items():
             examples = self.change_examples.setdefault(rule, [])
             if len(examples) < _EXAMPLES:
-                old, new = before[index]["content"], cleaned.messages[index]["content"]
-                start = max(0, _common_prefix(old, new) - _LEAD_CHARS)
-                examples.append(
-                    {
-                        "file": self.files[-1].source.name,
-                        "line": line,
-                        "role": before[index]["role"],
-                        "before": excerpt(old, start),
-                        "after": excerpt(new, start),
-                    }
-                )
+                examples.append(_change(file, line, before[index], after[index]))
+
+    def add(self, other: "Counts") -> None:
+        """Add the counts of the next block."""
+        self.rows += other.rows
+        self.unreadable += other.unreadable
+        self.changed_rows += other.changed_rows
+        self.markup_left += other.markup_left
+        self.dropped.update(other.dropped)
+        self.changes.update(other.changes)
+        self.masked.update(other.masked)
+        for reason, drops in other.drop_examples.items():
+            kept = self.drop_examples.setdefault(reason, [])
+            kept += drops[: _EXAMPLES - len(kept)]
+        for rule, changes in other.change_examples.items():
+            held = self.change_examples.setdefault(rule, [])
+            held += changes[: _EXAMPLES - len(held)]
+        self.violations += other.violations[: _VIOLATIONS - len(self.violations)]
+
+
+@dataclass(slots=True)
+class FileTally:
+    """What one file held."""
+
+    source: Source
+    recognition: Recognition
+    rows: int = 0
+    unreadable: int = 0
+
+
+@dataclass(slots=True)
+class Tally:
+    """All counts of one run."""
+
+    files: list[FileTally] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+
+    def add(self, file: int, counts: Counts) -> None:
+        """Add the counts of the next block, which is of this file."""
+        self.files[file].rows += counts.rows
+        self.files[file].unreadable += counts.unreadable
+        self.counts.add(counts)
+
+    @property
+    def rows_in(self) -> int:
+        """Rows read."""
+        return self.counts.rows
 
     @property
     def rows_out(self) -> int:
         """Rows kept."""
-        return self.rows_in - self.dropped.total()
+        return self.rows_in - self.counts.dropped.total()
 
     def refuse_if_unreadable(self, max_invalid_fraction: float) -> None:
         """Refuse the run if too many rows could not be read.
@@ -149,15 +180,15 @@ class Tally:
         Raises:
             InvalidData: with the first twenty places.
         """
-        count = sum(self.dropped[reason] for reason in UNREADABLE)
+        count = sum(self.counts.dropped[reason] for reason in UNREADABLE)
         if count <= max_invalid_fraction * self.rows_in:
             return
-        first = self.violations[0]
+        first = self.counts.violations[0]
         raise InvalidData(
             f"{count:,} of {self.rows_in:,} rows ({count / self.rows_in:.1%}) cannot be read; max_invalid_fraction "
             f"allows {max_invalid_fraction:.1%}. The first: {first.field}: {first.description}",
             remedy="Correct the rows named, or raise max_invalid_fraction to drop them.",
-            violations=self.violations,
+            violations=self.counts.violations,
         )
 
     def refuse_if_nothing_left(self) -> None:
@@ -168,21 +199,33 @@ class Tally:
         """
         if self.rows_out:
             return
-        reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.dropped.most_common())
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.counts.dropped.most_common())
         names = ", ".join(file.source.name for file in self.files)
         raise InvalidData(
             f"{names}: no row is left of {self.rows_in:,} ({reasons})",
             remedy="Correct the rows, or loosen the setting that dropped most of them.",
-            violations=self.violations,
+            violations=self.counts.violations,
         )
 
     def by_rule(self) -> dict[str, int]:
         """Return rule → rows it changed, in the order of the rules."""
-        return {rule: self.changes[rule] for rule in RULES if self.changes[rule]}
+        return {rule: self.counts.changes[rule] for rule in RULE_WORDS if self.counts.changes[rule]}
 
     def by_reason(self) -> dict[str, int]:
         """Return reason → rows dropped, in the order of the stages."""
-        return {reason: self.dropped[reason] for reason in REASONS if self.dropped[reason]}
+        return {reason: self.counts.dropped[reason] for reason in REASONS if self.counts.dropped[reason]}
+
+
+def _change(file: str, line: int, before: Message, after: Message) -> Change:
+    old, new = before["content"], after["content"]
+    start = max(0, _common_prefix(old, new) - _LEAD_CHARS)
+    return {
+        "file": file,
+        "line": line,
+        "role": before["role"],
+        "before": excerpt(old, start),
+        "after": excerpt(new, start),
+    }
 
 
 def drop_example(file: str, line: int, detail: str, text: str, kept: str = "") -> Example:

@@ -1,0 +1,168 @@
+"""The map step: one block in; its clean rows into the scratch folder, their facts and counts out.
+
+read → shape → clean, mask, filter → features. Runs in whatever process; knows no other block and decides nothing that
+needs one.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from tunewright.dataprep import features as featuring
+from tunewright.dataprep import rules, scratch
+from tunewright.dataprep.blocks import Block, read_block
+from tunewright.dataprep.dedup import worth
+from tunewright.dataprep.parts import ASSISTANT, CHOSEN, TEXT, Parts
+from tunewright.dataprep.readers import Source
+from tunewright.dataprep.rows import Facts
+from tunewright.dataprep.shapes import Message, Shape, to_messages
+from tunewright.dataprep.spec import DataprepSpec
+from tunewright.dataprep.splitting import place
+from tunewright.dataprep.tally import Counts, drop_example
+from tunewright.dataprep.turns import RowError
+
+_ANSWERS = (ASSISTANT, CHOSEN, TEXT)
+_CONTINUATION, _CONTINUATION_MASK = 0x80, 0xC0
+"""A byte of UTF-8 that begins no character: 0b10xxxxxx."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All that is the same for every block."""
+
+    spec: DataprepSpec
+    sources: Sequence[Source]
+    shapes: Sequence[Shape]
+    folder: Path
+    """The scratch folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """What became of a block."""
+
+    block: Block
+    facts: Facts
+    counts: Counts
+
+
+@dataclass(slots=True)
+class _Read:
+    """Rows of a block that could be read."""
+
+    numbers: list[int]
+    messages: list[list[Message]]
+    keys: list[tuple[int, int]]
+    """Place of the group, and stratum, where the split goes by fields."""
+
+
+def map_block(block: Block, job: Job) -> Mapped:
+    """Work a block off.
+
+    Raises:
+        InvalidData: the file is not UTF-8.
+    """
+    counts = Counts()
+    read = _read(block, job, counts)
+    name = job.sources[block.file].name
+    treated = rules.apply(read.messages, job.spec)
+    counts.markup_left += len(treated.markup_left)
+    counts.masked.update(treated.masked)
+    for number, rejection in sorted(treated.rejections.items()):
+        example = None
+        if counts.wants_example(rejection.reason):
+            text = as_text(treated.rows[number])
+            example = drop_example(name, read.numbers[number], rejection.detail, text)
+        counts.drop(rejection.reason, example)
+    kept = [number for number in range(len(treated.rows)) if number not in treated.rejections]
+    for number in sorted(treated.changes.keys() - treated.rejections.keys()):
+        counts.change(name, read.numbers[number], treated.changes[number], read.messages[number], treated.rows[number])
+    changes = np.array([len(treated.changes.get(number, ())) for number in kept], np.uint8)
+    rows = [treated.rows[number] for number in kept]
+    lines, facts, bands = _describe(rows, [read.numbers[number] for number in kept], name, changes, job.spec)
+    scratch.write_block(job.folder, block.number, lines, bands)
+    keys = np.array([read.keys[number] for number in kept], np.uint64).reshape(-1, 2)
+    facts["quality"] = treated.quality[kept]
+    facts["group"], facts["stratum"] = keys[:, 0].copy(), keys[:, 1].copy()
+    return Mapped(block, Facts(**cast("Any", facts)), counts)
+
+
+def as_text(messages: Sequence[Message]) -> str:
+    """Return the messages for people, a role before each."""
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
+def _read(block: Block, job: Job, counts: Counts) -> _Read:
+    source, shape = job.sources[block.file], job.shapes[block.file]
+    found = _Read([], [], [])
+    prompt, split, seed = job.spec.system_prompt, job.spec.split, job.spec.seed
+    by_field = split.by not in {"cluster", "question"} or bool(split.stratify_by)
+    for line in read_block(block, source):
+        counts.rows += 1
+        if line.problem is not None:
+            counts.refuse(source, line, line.problem)
+            continue
+        try:
+            messages = to_messages(line.value, shape, prompt)
+        except RowError as error:
+            counts.refuse(source, line, error.problem)
+            continue
+        found.numbers.append(line.number)
+        found.messages.append(messages)
+        keys = (_key(line.value, split.by, seed), _key(line.value, split.stratify_by, seed)) if by_field else (0, 0)
+        found.keys.append(keys)
+    return found
+
+
+def _key(value: dict[str, object], name: str, seed: int) -> int:
+    """Return the place of a field's value; rows without it have one value together."""
+    return place(orjson.dumps(value.get(name), option=orjson.OPT_SORT_KEYS), seed)
+
+
+def _describe(
+    rows: list[list[Message]], numbers: list[int], name: str, changes: NDArray[np.uint8], spec: DataprepSpec
+) -> tuple[list[bytes], dict[str, NDArray[np.generic]], NDArray[np.uint64]]:
+    """Return the lines of clean rows, their facts, and their band keys."""
+    parts = Parts.of_messages(rows)
+    found = featuring.features(parts, spec.duplicates, seed=spec.seed)
+    bodies = [orjson.dumps(messages) for messages in rows]
+    digest = np.frombuffer(b"".join([hashlib.sha256(body).digest() for body in bodies]), np.uint8).reshape(-1, 32)
+    identity = found.identity.tobytes().hex()
+    tail = b',"source":{"file":' + orjson.dumps(name) + b',"line":'
+    lines = [
+        b'{"id":"%b","messages":%b%b%d}}\n' % (identity[64 * row : 64 * row + 64].encode(), body, tail, number)
+        for row, (body, number) in enumerate(zip(bodies, numbers, strict=True))
+    ]
+    answers, others = _lengths(parts)
+    facts: dict[str, NDArray[np.generic]] = {
+        "sizes": np.fromiter(map(len, lines), np.uint32, len(lines)),
+        "identity": np.ascontiguousarray(found.identity[:, :16]).view(np.uint64),
+        "digest": digest,
+        "worth": worth(changes, found.distinct, digest),
+        "question": found.question,
+        "prompt": found.prompt,
+        "answer": found.answer,
+        "question_chars": others,
+        "answer_chars": answers,
+        "tokens": np.zeros(len(rows), np.uint32),
+    }
+    return lines, facts, found.bands
+
+
+def _lengths(parts: Parts) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """Return each row's characters: those of answers, and all others."""
+    if not len(parts.data):
+        return np.zeros(len(parts), np.uint32), np.zeros(len(parts), np.uint32)
+    begins = (parts.data & _CONTINUATION_MASK) != _CONTINUATION
+    before = np.concatenate([[0], np.cumsum(begins, dtype=np.int64)])
+    sizes = np.diff(before[np.concatenate([[0], parts.ends])])
+    owner = np.repeat(np.arange(len(parts)), np.diff(parts.rows, prepend=0))
+    is_answer = np.isin(parts.roles, _ANSWERS)
+    answers = np.bincount(owner[is_answer], sizes[is_answer], len(parts)).astype(np.uint32)
+    return answers, np.bincount(owner, sizes, len(parts)).astype(np.uint32) - answers
