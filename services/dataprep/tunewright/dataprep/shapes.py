@@ -1,22 +1,25 @@
-"""Shapes of rows: recognises which one a file has, and turns a row of it into chat messages.
+"""Shapes of rows: recognises which one a file has, and turns its rows into messages.
 
-Knows nothing of files' bytes, cleaning or filters.
+Knows nothing of files' bytes, cleaning or filters. Documents are one message of role `text`; preference pairs end with
+one of role `chosen` and one of role `rejected`, so that every later step runs over one list of messages.
 """
 
 import difflib
 import itertools
 import shlex
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, Never, NotRequired, TypedDict
 
 from tunewright.chassis.errors import InvalidData, Violation
-from tunewright.dataprep.reading import Line, Problem, Source, as_violation, read_lines
+from tunewright.dataprep.readers import Layout, Line, Problem, Reading, Source, as_violation, examine, read_lines
+from tunewright.dataprep.turns import RowError, answer_text, conversation, kind_of, sharegpt, text_of
 
 _LINES_LOOKED_AT = 1000
 _OBJECTS_LOOKED_AT = 100
+_HEAD_BLOCK_BYTES = 256 << 10
 _NAMES_SHOWN = 8
 _NAME_CHARS = 40
 
@@ -26,6 +29,9 @@ class Message(TypedDict):
 
     role: str
     content: str
+    tool_calls: NotRequired[list[Any]]
+    tool_call_id: NotRequired[str]
+    name: NotRequired[str]
 
 
 class Shape(StrEnum):
@@ -34,28 +40,42 @@ class Shape(StrEnum):
     INSTRUCTION = "instruction"
     PROMPT_COMPLETION = "prompt_completion"
     MESSAGES = "messages"
+    SHAREGPT = "sharegpt"
+    TEXT = "text"
+    PREFERENCE = "preference"
 
 
-_REQUIRED = {
+class Shaped(NamedTuple):
+    """A row as messages."""
+
+    messages: list[Message]
+    tools: list[Any] | None = None
+    """Definitions of the tools that the conversation may call."""
+
+
+_REQUIRED: dict[Shape, tuple[str, ...]] = {
     Shape.INSTRUCTION: ("instruction", "output"),
     Shape.PROMPT_COMPLETION: ("prompt", "completion"),
     Shape.MESSAGES: ("messages",),
+    Shape.SHAREGPT: ("conversations",),
+    Shape.TEXT: ("text",),
+    Shape.PREFERENCE: ("chosen", "rejected"),
 }
-_CANDIDATES = {
-    "auto": (Shape.MESSAGES, Shape.INSTRUCTION, Shape.PROMPT_COMPLETION),
-    "instruction": (Shape.INSTRUCTION, Shape.PROMPT_COMPLETION),
-    "messages": (Shape.MESSAGES,),
+_OPTIONAL: dict[Shape, tuple[str, ...]] = {
+    Shape.INSTRUCTION: ("input", "system"),
+    Shape.PROMPT_COMPLETION: ("system",),
+    Shape.MESSAGES: ("tools", "system"),
+    Shape.SHAREGPT: ("tools", "system"),
+    Shape.TEXT: (),
+    Shape.PREFERENCE: ("prompt", "system"),
 }
-_EXPECTED = "instruction and output (input may be added), prompt and completion, or messages"
-_ROLES = ("system", "user", "assistant")
-
-
-class RowError(Exception):
-    """A row that does not have its file's shape."""
-
-    def __init__(self, reason: str, field: str, description: str) -> None:
-        super().__init__(description)
-        self.problem = Problem(reason, field, description)
+_PREFERENCE_NAMES = {"chosen": "preferred_output", "rejected": "non_preferred_output", "prompt": "input"}
+_IMAGES = ("image", "images")
+_EXPECTED = (
+    "instruction and output (input may be added), prompt and completion, messages, conversations (ShareGPT), "
+    "text, or chosen and rejected"
+)
+_KINDS = {Shape.TEXT: "documents", Shape.PREFERENCE: "preference pairs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,110 +88,281 @@ class Recognition:
     matching: int
     """Rows of this shape among those looked at."""
     looked_at: int
+    mapping: tuple[tuple[str, str], ...] = field(default=())
+    """(our name, the file's name), where they differ."""
+
+    def words(self) -> str:
+        """Return it for people: shape, fields, and which field stands for which."""
+        named = ", ".join(f"{theirs} = {ours}" for ours, theirs in self.mapping)
+        return f"{self.shape} rows with the fields {', '.join(self.fields)}" + (f" ({named})" if named else "")
 
 
-def recognise(source: Source, wanted: str) -> Recognition:
-    """Return the shape of a file by its first 100 rows; `wanted` is a spec's `format`.
+def recognise(source: Source, wanted: str, layout: Layout | None = None) -> Recognition:
+    """Return the shape of a file by its first 100 rows; `wanted` is a shape, or `auto`.
 
     Raises:
-        InvalidData: the file holds no JSON object a line, or no row of a known shape, or not the one wanted.
+        InvalidData: the file holds no object a row, or no row of a known shape, or not the one wanted.
     """
-    lines = list(_first(read_lines(source)))
+    layout = layout or examine(source)
+    lines = list(_first(read_lines(source, layout, _HEAD_BLOCK_BYTES)))
     rows = [line.value for line in lines if isinstance(line.value, dict)]
     if not rows:
         _refuse_syntax(source, lines)
-    fields = [name for name, _ in Counter(name for row in rows for name in row).most_common(_NAMES_SHOWN)]
-    counts = {shape: sum(_has(row, shape) for row in rows) for shape in _CANDIDATES[wanted]}
-    shape = max(counts, key=counts.__getitem__)
+    names = [str(name) for name, _ in Counter(name for row in rows for name in row).most_common()]
+    candidates = list(_REQUIRED) if wanted == "auto" else [Shape(wanted)]
+    if wanted == "instruction":
+        candidates.append(Shape.PROMPT_COMPLETION)
+    mappings = {shape: _mapping(shape, source.reading, rows) for shape in candidates}
+    counts = {shape: sum(_has(row, shape, mappings[shape]) for row in rows) for shape in candidates}
+    shape = max(counts, key=lambda shape: (counts[shape], shape is Shape.PREFERENCE))
     if not counts[shape]:
-        _refuse_fields(source, lines, wanted, fields)
-    return Recognition(shape, tuple(name[:_NAME_CHARS] for name in fields), counts[shape], len(rows))
+        _refuse_fields(source, lines, candidates, names, auto=wanted == "auto")
+    if shape in _KINDS:
+        raise InvalidData(
+            f"{source.name} holds {_KINDS[shape]}; a dataset is made of conversations",
+            remedy="Give questions with their answers: instruction and output, messages, or conversations.",
+        )
+    shown = tuple(name[:_NAME_CHARS] for name in names[:_NAMES_SHOWN])
+    mapping = tuple((ours, theirs) for ours, theirs in mappings[shape].items() if ours != theirs)
+    return Recognition(shape, shown, counts[shape], len(rows), mapping)
+
+
+def one_kind(seen: Sequence[tuple[Source, Recognition]]) -> None:
+    """Check that all files can stand in one dataset: conversations, documents and preference pairs do not mix.
+
+    Raises:
+        InvalidData: they do not; one file of each kind is named.
+    """
+    kinds: dict[str, str] = {}
+    for source, recognition in seen:
+        kinds.setdefault(_KINDS.get(recognition.shape, "conversations"), source.name)
+    if len(kinds) > 1:
+        text = ", ".join(f"{name} holds {kind}" for kind, name in kinds.items())
+        raise InvalidData(
+            f"a dataset holds rows of one kind, and {text}",
+            remedy="Prepare them in runs of their own: documents first, then conversations, then preferences.",
+        )
+
+
+class Shaper:
+    """Turns the rows of one file into messages. May be sent to another process.
+
+    Args:
+        recognition: what the file is.
+        reading: how its rows are read: field names, tool calls.
+        system_prompt: put before rows that have no system turn, as in instruction rows; none if empty.
+    """
+
+    def __init__(self, recognition: Recognition, reading: Reading | None = None, system_prompt: str = "") -> None:
+        self._shape = recognition.shape
+        self._names = dict(recognition.mapping)
+        self._tools = reading is not None and reading.tools == "keep"
+        self._system = system_prompt
+
+    def __call__(self, row: Any) -> Shaped:  # noqa: ANN401 - any JSON value
+        """Return the row as messages.
+
+        Raises:
+            RowError: the row is not of this shape.
+        """
+        if not isinstance(row, dict):
+            raise RowError("not_an_object", "", f"a JSON object is expected, found {kind_of(row)}")
+        if self._names:
+            row = self._renamed(row)
+        for name in _IMAGES:
+            if row.get(name):
+                text = (
+                    f"only text can be trained on, found {kind_of(row[name])} in {name!r}: leave out rows with images"
+                )
+                raise RowError("unsupported_content", name, text)
+        shape = self._shape
+        if shape is Shape.INSTRUCTION:
+            return Shaped(self._pair(row, "instruction", "output"))
+        if shape is Shape.PROMPT_COMPLETION:
+            return Shaped(self._pair(row, "prompt", "completion"))
+        if shape is Shape.TEXT:
+            return Shaped([{"role": "text", "content": self._text(row, "text", required=True)}])
+        try:
+            if shape is Shape.PREFERENCE:
+                return Shaped(self._preference(row))
+            return self._conversation(row, "messages" if shape is Shape.MESSAGES else "conversations")
+        except RowError as error:
+            raise self._in_their_words(error) from None
+
+    def _pair(self, row: dict[str, Any], question_name: str, answer_name: str) -> list[Message]:
+        question, answer = row.get(question_name), row.get(answer_name)
+        if type(question) is not str or type(answer) is not str:
+            question = self._text(row, question_name, required=True)
+            answer = self._text(row, answer_name, required=True)
+        if "data:image/" in question or "data:image/" in answer:
+            question = answer_text(question, self._name(question_name))
+            answer = answer_text(answer, self._name(answer_name))
+        if question_name == "instruction" and (context := row.get("input")):
+            context = context if type(context) is str else self._text(row, "input", required=False)
+            if context.strip():
+                question = f"{question}\n\n{context}" if question.strip() else context
+        system = self._system_of(row)
+        pair: list[Message] = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        return [{"role": "system", "content": system}, *pair] if system else pair
+
+    def _conversation(self, row: dict[str, Any], name: str) -> Shaped:
+        if name not in row:
+            raise RowError("missing_field", name, f"is missing; {self._named(row, name)}")
+        turns = sharegpt(row[name], name) if name == "conversations" else row[name]
+        messages = conversation(turns, name, tools=self._tools)
+        if messages[0]["role"] != "system" and "system" in row and (system := self._system_of(row)):
+            messages = [{"role": "system", "content": system}, *messages]
+        tools = row.get("tools")
+        if tools and not self._tools:
+            text = "tools cannot be trained on"
+            raise RowError("unsupported_content", "tools", text)
+        return Shaped(messages, tools or None)
+
+    def _preference(self, row: dict[str, Any]) -> list[Message]:
+        for name in ("chosen", "rejected"):
+            if name not in row:
+                raise RowError("missing_field", name, f"is missing; {self._named(row, name)}")
+        prompt = row.get("prompt")
+        if isinstance(prompt, dict) and "messages" in prompt:
+            prompt = prompt["messages"]
+        turns = sharegpt(prompt, "prompt") if isinstance(prompt, list) else []
+        if isinstance(prompt, str):
+            turns = [{"role": "user", "content": prompt}]
+        chosen, rejected = (_answer_turns(row[name], name) for name in ("chosen", "rejected"))
+        while len(chosen) > 1 and len(rejected) > 1 and chosen[0] == rejected[0]:
+            first = chosen[0]
+            chosen, rejected = chosen[1:], rejected[1:]
+            if not prompt:
+                turns.append(first)
+        for name, rest in (("chosen", chosen), ("rejected", rejected)):
+            if len(rest) != 1:
+                text = "chosen and rejected may differ in the last answer only"
+                raise RowError("no_shared_prompt", name, text)
+        if not turns:
+            raise RowError("missing_field", "prompt", f"is missing; {self._named(row, 'prompt')}")
+        messages = conversation([*turns, *chosen], "prompt", tools=self._tools)
+        worse = text_of(rejected[0].get("content") if isinstance(rejected[0], dict) else None, "rejected")
+        best = messages.pop()
+        pair: list[Message] = [{"role": "chosen", "content": best["content"]}, {"role": "rejected", "content": worse}]
+        system = self._system_of(row) if messages[0]["role"] != "system" else ""
+        return [*([{"role": "system", "content": system}] if system else []), *messages, *pair]  # type: ignore[list-item]  # a literal in a condition
+
+    def _system_of(self, row: dict[str, Any]) -> str:
+        system = row.get("system")
+        return system if type(system) is str and system else self._system
+
+    def _renamed(self, row: dict[str, Any]) -> dict[str, Any]:
+        found = dict(row)
+        for ours, theirs in self._names.items():
+            value = reach(row, theirs)
+            if value is not _ABSENT:
+                found[ours] = value
+            elif ours != theirs:
+                found.pop(ours, None)
+        return found
+
+    def _text(self, row: dict[str, Any], name: str, *, required: bool) -> str:
+        if name not in row:
+            if not required:
+                return ""
+            raise RowError("missing_field", self._name(name), f"is missing; {self._named(row, self._name(name))}")
+        value = row[name]
+        if value is None and not required:
+            return ""
+        if not isinstance(value, str):
+            raise RowError("wrong_type", self._name(name), f"a string is expected, found {kind_of(value)}")
+        return answer_text(value, self._name(name))
+
+    def _name(self, ours: str) -> str:
+        return self._names.get(ours, ours)
+
+    def _in_their_words(self, error: RowError) -> RowError:
+        """Return the error with the field's name as the file has it."""
+        problem = error.problem
+        for ours, theirs in self._names.items():
+            if problem.field == ours or problem.field.startswith((f"{ours}[", f"{ours}.")):
+                return RowError(problem.reason, theirs + problem.field[len(ours) :], problem.description)
+        return error
+
+    def _named(self, row: dict[str, Any], wanted: str) -> str:
+        ours = {name for name in self._names if self._names[name] != name}
+        names = [str(name)[:_NAME_CHARS] for name in itertools.islice((n for n in row if n not in ours), _NAMES_SHOWN)]
+        near = _near(wanted, names)
+        return f"the row has {', '.join(names) or 'no fields'}" + (f" ({near})" if near else "")
 
 
 def to_messages(row: Any, shape: Shape, system_prompt: str) -> list[Message]:  # noqa: ANN401 - any JSON value
-    """Return the row as messages: an optional system turn, then user and assistant in turns, the assistant last.
+    """Return the row of a file without a field mapping as messages.
 
     Raises:
         RowError: the row is not of this shape.
     """
-    if not isinstance(row, dict):
-        raise RowError("not_an_object", "", f"a JSON object is expected, found {_kind(row)}")
-    if shape is Shape.MESSAGES:
-        return _conversation(row)
-    question_name, answer_name = _REQUIRED[shape]
-    question = _text(row, question_name, required=True)
-    answer = _text(row, answer_name, required=True)
-    if shape is Shape.INSTRUCTION and (context := _text(row, "input", required=False)).strip():
-        question = f"{question}\n\n{context}" if question.strip() else context
-    pair: list[Message] = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return [{"role": "system", "content": system_prompt}, *pair] if system_prompt else pair
+    return Shaper(Recognition(shape, (), 0, 0), None, system_prompt)(row).messages
 
 
-def _text(row: dict[str, Any], name: str, *, required: bool) -> str:
-    value = row.get(name)
+def to_row(messages: Sequence[Message], tools: list[Any] | None = None) -> dict[str, Any]:
+    """Return the fields that a dataset has for these messages.
+
+    Conversations: `messages` and, if there are, `tools`. Documents: `text`. Preference pairs: `messages` (the prompt),
+    `chosen` and `rejected`.
+    """
+    if messages[-1]["role"] == "text":
+        return {"text": messages[-1]["content"]}
+    if messages[-1]["role"] == "rejected":
+        pair = {"chosen": messages[-2]["content"], "rejected": messages[-1]["content"]}
+        return {"messages": list(messages[:-2]), **pair}
+    return {"messages": list(messages)} | ({"tools": tools} if tools else {})
+
+
+_ABSENT = object()
+
+
+def reach(row: Any, path: str) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the value at a name, or at a path such as `data.question` if there is no such name; _ABSENT if neither."""
+    if path in row:
+        return row[path]
+    value = row
+    for name in path.split("."):
+        if not isinstance(value, dict) or name not in value:
+            return _ABSENT
+        value = value[name]
+    return value
+
+
+def _answer_turns(value: Any, name: str) -> list[Any]:  # noqa: ANN401 - any JSON value
     if isinstance(value, str):
-        return value
-    if name not in row:
-        if not required:
-            return ""
-        raise RowError("missing_field", name, f"is missing; {_named(row, name)}")
-    if value is None and not required:
-        return ""
-    raise RowError("wrong_type", name, f"a string is expected, found {_kind(value)}")
+        return [{"role": "assistant", "content": value}]
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list):
+        raise RowError("wrong_type", name, f"a string or a list of messages is expected, found {kind_of(value)}")
+    return list(sharegpt(value, name))
 
 
-def _conversation(row: dict[str, Any]) -> list[Message]:
-    if "messages" not in row:
-        raise RowError("missing_field", "messages", f"is missing; {_named(row, 'messages')}")
-    turns = row["messages"]
-    if not isinstance(turns, list):
-        raise RowError("wrong_type", "messages", f"a list of messages is expected, found {_kind(turns)}")
-    messages = [_turn(turn, f"messages[{index}]") for index, turn in enumerate(turns)]
-    _check_order(messages)
-    return messages
+def _mapping(shape: Shape, reading: Reading, rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Return our name → the file's, for the fields of a shape: as the recipe says, else as usual files have it."""
+    said = dict(reading.fields)
+    known = (*_REQUIRED[shape], *_OPTIONAL[shape])
+    names = {ours: said.get(ours, ours) for ours in known}
+    if shape is Shape.PREFERENCE and not any("chosen" in row for row in rows):
+        names |= {ours: theirs for ours, theirs in _PREFERENCE_NAMES.items() if ours not in said}
+    other = {Shape.MESSAGES: ("messages", "conversations"), Shape.SHAREGPT: ("conversations", "messages")}.get(shape)
+    if other and other[0] not in said and not any(other[0] in row for row in rows):
+        names[other[0]] = other[1]
+    return {
+        ours: theirs for ours, theirs in names.items() if ours in said or ours != theirs or ours in _REQUIRED[shape]
+    }
 
 
-def _turn(turn: Any, place: str) -> Message:  # noqa: ANN401 - any JSON value
-    if not isinstance(turn, dict):
-        raise RowError("wrong_type", place, f"an object with role and content is expected, found {_kind(turn)}")
-    role = turn.get("role")
-    if role not in _ROLES:
-        found = f"found {role[:_NAME_CHARS]!r}" if isinstance(role, str) else f"found {_kind(role)}"
-        raise RowError("unsupported_role", f"{place}.role", f"one of {', '.join(_ROLES)} is expected, {found}")
-    if turn.get("tool_calls"):
-        raise RowError("unsupported_content", f"{place}.tool_calls", "tool calls cannot be trained on")
-    return {"role": role, "content": _content(turn.get("content"), f"{place}.content")}
-
-
-def _content(content: Any, place: str) -> str:  # noqa: ANN401 - any JSON value
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise RowError("wrong_type", place, f"a string or a list of text parts is expected, found {_kind(content)}")
-    texts = []
-    for index, part in enumerate(content):
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind != "text" or not isinstance(part.get("text"), str):
-            what = f"{kind[:_NAME_CHARS]!r}" if isinstance(kind, str) else _kind(part)
-            raise RowError(
-                "unsupported_content", f"{place}[{index}]", f"only text parts can be trained on, found {what}"
-            )
-        texts.append(part["text"])
-    return "\n".join(texts)
-
-
-def _check_order(messages: list[Message]) -> None:
-    roles = [message["role"] for message in messages]
-    first = 1 if roles[:1] == ["system"] else 0
-    for index, role in enumerate(roles[first:]):
-        expected = "user" if index % 2 == 0 else "assistant"
-        if role != expected:
-            place = f"messages[{first + index}].role"
-            raise RowError(
-                "wrong_order", place, f"{expected} is expected here, found {role}: user and assistant alternate"
-            )
-    if roles[-1:] != ["assistant"]:
-        raise RowError("no_answer", "messages", "the last message is not the assistant's, so there is nothing to learn")
+def _has(row: dict[str, Any], shape: Shape, mapping: dict[str, str]) -> bool:
+    values = [reach(row, mapping.get(name, name)) for name in _REQUIRED[shape]]
+    if any(value is _ABSENT for value in values):
+        return False
+    if shape in {Shape.MESSAGES, Shape.SHAREGPT}:
+        first = values[0][0] if isinstance(values[0], list) and values[0] else {}
+        is_sharegpt = isinstance(first, dict) and "from" in first and "role" not in first
+        return is_sharegpt == (shape is Shape.SHAREGPT) or (not first and shape.value == mapping.get(shape.value))
+    return True
 
 
 def _first(lines: Iterable[Line]) -> Iterable[Line]:
@@ -183,58 +374,42 @@ def _first(lines: Iterable[Line]) -> Iterable[Line]:
             return
 
 
-def _has(row: dict[str, Any], shape: Shape) -> bool:
-    return all(name in row for name in _REQUIRED[shape])
-
-
-def _refuse_syntax(source: Source, lines: list[Line]) -> None:
+def _refuse_syntax(source: Source, lines: list[Line]) -> Never:
     if not lines:
-        raise InvalidData(f"{source.name} holds only blank lines", remedy="Upload the file again, with its rows.")
+        raise InvalidData(
+            f"{source.name} holds only blank lines or nothing", remedy="Upload the file again, with its rows."
+        )
     first = lines[0]
-    if first.raw.startswith(b"["):
-        raise InvalidData(
-            f"{source.name} is one JSON array, not JSON Lines (one object a line)",
-            remedy=f"Convert it: jq -c '.[]' {shlex.quote(source.name)} > rows.jsonl",
-        )
-    if first.raw == b"{":
-        raise InvalidData(
-            f"{source.name} spreads its JSON over several lines; JSON Lines has one whole object a line",
-            remedy=f"Convert it: jq -c . {shlex.quote(source.name)} > rows.jsonl",
-        )
-    problem = first.problem or Problem("not_an_object", "", f"a JSON object is expected, found {_kind(first.value)}")
+    problem = first.problem or Problem("not_an_object", "", f"a JSON object is expected, found {kind_of(first.value)}")
     place = as_violation(source, first.number, problem)
+    convert = f" CSV is read from files whose names end with .csv: mv {shlex.quote(source.name)} rows.csv."
+    looks_like_csv = b"," in first.raw and not first.raw.lstrip().startswith((b"{", b"["))
     raise InvalidData(
-        f"{source.name} is not JSON Lines: none of its first {len(lines):,} lines is a JSON object. "
-        f"{place.field}: {place.description}",
-        remedy=f"One JSON object a line is expected, with the fields {_EXPECTED}.",
+        f"{source.name}: none of its first {len(lines):,} rows is an object. {place.field}: {place.description}",
+        remedy=f"Objects are expected, with the fields {_EXPECTED}." + (convert if looks_like_csv else ""),
         violations=[place],
     )
 
 
-def _refuse_fields(source: Source, lines: list[Line], wanted: str, fields: list[str]) -> None:
+def _refuse_fields(
+    source: Source, lines: list[Line], candidates: list[Shape], names: list[str], *, auto: bool
+) -> Never:
     first = next(line for line in lines if isinstance(line.value, dict))
-    seen = ", ".join(name[:_NAME_CHARS] for name in fields) or "none"
-    expected = _EXPECTED if wanted == "auto" else " or ".join(" and ".join(_REQUIRED[s]) for s in _CANDIDATES[wanted])
-    near = [_near(name, fields) for shape in _CANDIDATES[wanted] for name in _REQUIRED[shape]]
+    seen = ", ".join(name[:_NAME_CHARS] for name in names[:_NAMES_SHOWN]) or "none"
+    expected = _EXPECTED if auto else " or ".join(" and ".join(_REQUIRED[shape]) for shape in candidates)
+    near = [_near(name, names) for shape in candidates for name in _REQUIRED[shape]]
     hint = "; ".join(dict.fromkeys(text for text in near if text))
+    wrong = [f"{theirs} ({ours})" for ours, theirs in source.reading.fields if reach(first.value, theirs) is _ABSENT]
+    absent = f"; the recipe's fields name {', '.join(wrong)}, which is not there" if wrong else ""
     raise InvalidData(
-        f"{source.name}: its rows have the fields {seen}; expected are {expected}" + (f" ({hint})" if hint else ""),
-        remedy="Rename the fields of the rows" + (", or set format: auto." if wanted != "auto" else "."),
+        f"{source.name}: its rows have the fields {seen}; expected are {expected}"
+        + (f" ({hint})" if hint else "")
+        + absent,
+        remedy="Rename the fields of the rows" + ("." if auto else ", or set format: auto."),
         violations=[Violation(f"{source.name}:{first.number}", f"has the fields {seen}")],
     )
-
-
-def _named(row: dict[str, Any], wanted: str) -> str:
-    names = [name[:_NAME_CHARS] for name in itertools.islice(row, _NAMES_SHOWN)]
-    near = _near(wanted, names)
-    return f"the row has {', '.join(names) or 'no fields'}" + (f" ({near})" if near else "")
 
 
 def _near(wanted: str, names: list[str]) -> str:
     found = difflib.get_close_matches(wanted, [name[:_NAME_CHARS] for name in names], n=1, cutoff=0.7)
     return f"is {found[0]!r} meant as {wanted!r}?" if found and found[0] != wanted else ""
-
-
-def _kind(value: Any) -> str:  # noqa: ANN401 - any JSON value
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
-    return names.get(type(value), "null")

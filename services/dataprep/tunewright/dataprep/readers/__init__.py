@@ -1,0 +1,34 @@
+"""Readers: files of every usual kind, cut into blocks, and the rows in them with their numbers. Knows no shapes."""
+
+from tunewright.dataprep.readers.block import BLOCK_BYTES, Block
+from tunewright.dataprep.readers.blocks import blocks, read_block, read_lines
+from tunewright.dataprep.readers.layout import Container, Layout, examine
+from tunewright.dataprep.readers.sources import (
+    Found,
+    Line,
+    Problem,
+    Reading,
+    Source,
+    as_violation,
+    excerpt_of,
+    find_sources,
+)
+
+__all__ = [
+    "BLOCK_BYTES",
+    "Block",
+    "Container",
+    "Found",
+    "Layout",
+    "Line",
+    "Problem",
+    "Reading",
+    "Source",
+    "as_violation",
+    "blocks",
+    "examine",
+    "excerpt_of",
+    "find_sources",
+    "read_block",
+    "read_lines",
+]
