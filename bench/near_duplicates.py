@@ -85,14 +85,15 @@ def twin(tokens: list[str], similarity: float, rng: random.Random, vocabulary: l
 
 
 def plant(made: list[list[str]], rng: random.Random) -> list[tuple[int, int]]:
-    """Replace every tenth row by a twin of the row five before it; return the pairs."""
+    """Replace every tenth row by a twin of an earlier one, English and Chinese in turns; return the pairs."""
     vocabulary = {False: [f"w{n}q" for n in range(5000)], True: [chr(0x3400 + n) for n in range(5000)]}
     pairs = []
     for number in range(9, len(made), 10):
         wanted = 0.8 if number % 20 == 9 else 0.5  # noqa: PLR2004 - in turns
-        chinese = all(len(token) == 1 for token in made[number - 5])
-        made[number] = twin(made[number - 5], wanted, rng, vocabulary[chinese])
-        pairs.append((number - 5, number))
+        base = number - (5 if number % 40 < 20 else 7)  # noqa: PLR2004 - the fifth of ten is Chinese, the third English
+        chinese = all(len(token) == 1 for token in made[base])
+        made[number] = twin(made[base], wanted, rng, vocabulary[chinese])
+        pairs.append((base, number))
     return pairs
 
 

@@ -114,10 +114,12 @@ def test_instruction_input_output_becomes_a_question_with_its_input_and_an_answe
 def test_auto_recognises_each_file_and_says_what_it_saw(tmp_path: Path) -> None:
     completions = prepare(tmp_path, [{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"}])
     assert completions.report.messages("format_recognised") == [
-        "raw.jsonl: prompt_completion rows with the fields prompt, completion"
+        "raw.jsonl: JSON Lines; prompt_completion rows with the fields prompt, completion"
     ]
     chats = prepare(tmp_path, [chat(("system", "s"), ("user", "a"), ("assistant", "b"))] * 2)
-    assert chats.report.messages("format_recognised") == ["raw.jsonl: messages rows with the fields messages"]
+    assert chats.report.messages("format_recognised") == [
+        "raw.jsonl: JSON Lines; messages rows with the fields messages"
+    ]
     assert chats.rows[0]["messages"][0] == {"role": "system", "content": "s"}
 
 

@@ -121,3 +121,11 @@ def test_a_field_may_say_what_stays_together(tmp_path: Path) -> None:
     sides = [{row["source"]["line"] % 40 for row in side} for side in (result.train, result.validation)]
     assert not sides[0] & sides[1]
     assert all(sides)
+
+
+def test_a_row_without_the_field_of_the_split_is_named_and_left_out(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{**pair(f"q {number}", "a"), "talk": number} for number in range(9)]
+    result = prepare(tmp_path, [*rows, pair("q", "a")], split={"by": "talk"})
+    assert len(result.rows) == 9
+    assert result.document["dropped"] == {"missing_field": 1}
+    assert "talk: is missing" in result.document["drop_examples"]["missing_field"][0]["detail"]

@@ -35,7 +35,6 @@ def test_keys_of_sections_in_sections_are_checked_with_their_whole_path() -> Non
         "split": 0.1,
         "validation_fraction": 0.2,
         "mixing": {"learning_rate": 1},
-        "audit": {"n": 1},
     }
     assert _violations(_recipe(dataprep=wrong)) == {
         "dataprep.cleaning.htlm": "unknown name; did you mean 'html'?",
@@ -43,7 +42,6 @@ def test_keys_of_sections_in_sections_are_checked_with_their_whole_path() -> Non
         "dataprep.split": "a mapping of keys to values is expected, found 0.1 (a number)",
         "dataprep.validation_fraction": "unknown name; it belongs to 'dataprep.split'",
         "dataprep.mixing.learning_rate": "unknown name; it belongs to 'training'",
-        "dataprep.audit.n": "unknown name; this section has no keys",
     }
 
 
@@ -115,7 +113,7 @@ def test_a_recipe_written_and_parsed_again_is_the_same() -> None:
     sections = {
         "training": {"lora_r": 8, "target_modules": ["q_proj"], "learning_rate": 2e-4, "packing": False},
         "merging": {"max_shard_bytes": 2**40},
-        "dataprep": {"seed": 3, "cleaning": {"html": False}, "split": {"validation_fraction": 0.2}, "audit": {}},
+        "dataprep": {"seed": 3, "cleaning": {"html": False}, "split": {"validation_fraction": 0.2}},
         "deployment": {"kv_cache_bytes": 64 << 20, "enforce_eager": True},
     }
     recipe = parse(_recipe(**sections, base_revision="main"))

@@ -9,10 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class DataprepSpec(_message.Message):
-    __slots__ = ("format", "system_prompt", "seed", "max_invalid_fraction", "sources", "reading", "cleaning", "filters", "pii", "duplicates", "conflicts", "contamination", "split", "mixing", "audit")
-    class Reading(_message.Message):
-        __slots__ = ()
-        def __init__(self) -> None: ...
+    __slots__ = ("format", "system_prompt", "seed", "max_invalid_fraction", "sources", "cleaning", "filters", "pii", "duplicates", "conflicts", "split", "mixing")
     class Cleaning(_message.Message):
         __slots__ = ("html", "line_endings", "control_characters", "invisible_characters", "mojibake", "unicode", "trailing_space", "outer_space", "boilerplate_lines")
         HTML_FIELD_NUMBER: _ClassVar[int]
@@ -69,36 +66,23 @@ class DataprepSpec(_message.Message):
         secrets: str
         def __init__(self, emails: _Optional[str] = ..., phones: _Optional[str] = ..., cards: _Optional[str] = ..., ibans: _Optional[str] = ..., national_ids: _Optional[str] = ..., secrets: _Optional[str] = ...) -> None: ...
     class Duplicates(_message.Message):
-        __slots__ = ("exact", "near", "threshold", "permutations", "shingle", "semantic", "semantic_threshold")
+        __slots__ = ("exact", "near", "threshold", "permutations", "shingle")
         EXACT_FIELD_NUMBER: _ClassVar[int]
         NEAR_FIELD_NUMBER: _ClassVar[int]
         THRESHOLD_FIELD_NUMBER: _ClassVar[int]
         PERMUTATIONS_FIELD_NUMBER: _ClassVar[int]
         SHINGLE_FIELD_NUMBER: _ClassVar[int]
-        SEMANTIC_FIELD_NUMBER: _ClassVar[int]
-        SEMANTIC_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
         exact: bool
         near: bool
         threshold: float
         permutations: int
         shingle: int
-        semantic: bool
-        semantic_threshold: float
-        def __init__(self, exact: _Optional[bool] = ..., near: _Optional[bool] = ..., threshold: _Optional[float] = ..., permutations: _Optional[int] = ..., shingle: _Optional[int] = ..., semantic: _Optional[bool] = ..., semantic_threshold: _Optional[float] = ...) -> None: ...
+        def __init__(self, exact: _Optional[bool] = ..., near: _Optional[bool] = ..., threshold: _Optional[float] = ..., permutations: _Optional[int] = ..., shingle: _Optional[int] = ...) -> None: ...
     class Conflicts(_message.Message):
         __slots__ = ("action",)
         ACTION_FIELD_NUMBER: _ClassVar[int]
         action: str
         def __init__(self, action: _Optional[str] = ...) -> None: ...
-    class Contamination(_message.Message):
-        __slots__ = ("action", "ngram", "ngram_characters")
-        ACTION_FIELD_NUMBER: _ClassVar[int]
-        NGRAM_FIELD_NUMBER: _ClassVar[int]
-        NGRAM_CHARACTERS_FIELD_NUMBER: _ClassVar[int]
-        action: str
-        ngram: int
-        ngram_characters: int
-        def __init__(self, action: _Optional[str] = ..., ngram: _Optional[int] = ..., ngram_characters: _Optional[int] = ...) -> None: ...
     class Split(_message.Message):
         __slots__ = ("validation_fraction", "by", "stratify_by")
         VALIDATION_FRACTION_FIELD_NUMBER: _ClassVar[int]
@@ -115,40 +99,31 @@ class DataprepSpec(_message.Message):
         total_rows: int
         max_repeats: int
         def __init__(self, total_rows: _Optional[int] = ..., max_repeats: _Optional[int] = ...) -> None: ...
-    class Audit(_message.Message):
-        __slots__ = ()
-        def __init__(self) -> None: ...
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     SYSTEM_PROMPT_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     MAX_INVALID_FRACTION_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
-    READING_FIELD_NUMBER: _ClassVar[int]
     CLEANING_FIELD_NUMBER: _ClassVar[int]
     FILTERS_FIELD_NUMBER: _ClassVar[int]
     PII_FIELD_NUMBER: _ClassVar[int]
     DUPLICATES_FIELD_NUMBER: _ClassVar[int]
     CONFLICTS_FIELD_NUMBER: _ClassVar[int]
-    CONTAMINATION_FIELD_NUMBER: _ClassVar[int]
     SPLIT_FIELD_NUMBER: _ClassVar[int]
     MIXING_FIELD_NUMBER: _ClassVar[int]
-    AUDIT_FIELD_NUMBER: _ClassVar[int]
     format: str
     system_prompt: str
     seed: int
     max_invalid_fraction: float
     sources: _containers.RepeatedCompositeFieldContainer[DataSource]
-    reading: DataprepSpec.Reading
     cleaning: DataprepSpec.Cleaning
     filters: DataprepSpec.Filters
     pii: DataprepSpec.Pii
     duplicates: DataprepSpec.Duplicates
     conflicts: DataprepSpec.Conflicts
-    contamination: DataprepSpec.Contamination
     split: DataprepSpec.Split
     mixing: DataprepSpec.Mixing
-    audit: DataprepSpec.Audit
-    def __init__(self, format: _Optional[str] = ..., system_prompt: _Optional[str] = ..., seed: _Optional[int] = ..., max_invalid_fraction: _Optional[float] = ..., sources: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., reading: _Optional[_Union[DataprepSpec.Reading, _Mapping]] = ..., cleaning: _Optional[_Union[DataprepSpec.Cleaning, _Mapping]] = ..., filters: _Optional[_Union[DataprepSpec.Filters, _Mapping]] = ..., pii: _Optional[_Union[DataprepSpec.Pii, _Mapping]] = ..., duplicates: _Optional[_Union[DataprepSpec.Duplicates, _Mapping]] = ..., conflicts: _Optional[_Union[DataprepSpec.Conflicts, _Mapping]] = ..., contamination: _Optional[_Union[DataprepSpec.Contamination, _Mapping]] = ..., split: _Optional[_Union[DataprepSpec.Split, _Mapping]] = ..., mixing: _Optional[_Union[DataprepSpec.Mixing, _Mapping]] = ..., audit: _Optional[_Union[DataprepSpec.Audit, _Mapping]] = ...) -> None: ...
+    def __init__(self, format: _Optional[str] = ..., system_prompt: _Optional[str] = ..., seed: _Optional[int] = ..., max_invalid_fraction: _Optional[float] = ..., sources: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., cleaning: _Optional[_Union[DataprepSpec.Cleaning, _Mapping]] = ..., filters: _Optional[_Union[DataprepSpec.Filters, _Mapping]] = ..., pii: _Optional[_Union[DataprepSpec.Pii, _Mapping]] = ..., duplicates: _Optional[_Union[DataprepSpec.Duplicates, _Mapping]] = ..., conflicts: _Optional[_Union[DataprepSpec.Conflicts, _Mapping]] = ..., split: _Optional[_Union[DataprepSpec.Split, _Mapping]] = ..., mixing: _Optional[_Union[DataprepSpec.Mixing, _Mapping]] = ...) -> None: ...
 
 class DataSource(_message.Message):
     __slots__ = ("name", "weight")

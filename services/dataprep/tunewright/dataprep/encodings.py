@@ -126,8 +126,8 @@ def by_mark(head: bytes) -> Detection | None:
         (True, False, True, False): "UTF-16LE",
         (False, True, False, True): "UTF-16BE",
     }
-    encoding = patterns.get((filled[0], filled[1], filled[2], filled[3]))
-    return Detection(encoding, 0.99) if encoding else None
+    name = patterns.get((filled[0], filled[1], filled[2], filled[3]))
+    return Detection(name, 0.99) if name else None
 
 
 def detect(sample: bytes) -> Detection:

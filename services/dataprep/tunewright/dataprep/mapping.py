@@ -110,19 +110,27 @@ def _read(block: Block, job: Job, counts: Counts) -> _Read:
             continue
         try:
             messages = to_messages(line.value, shape, prompt)
+            keys = (_key(line.value, split.by, seed), _key(line.value, split.stratify_by, seed)) if by_field else (0, 0)
         except RowError as error:
             counts.refuse(source, line, error.problem)
             continue
         found.numbers.append(line.number)
         found.messages.append(messages)
-        keys = (_key(line.value, split.by, seed), _key(line.value, split.stratify_by, seed)) if by_field else (0, 0)
         found.keys.append(keys)
     return found
 
 
 def _key(value: dict[str, object], name: str, seed: int) -> int:
-    """Return the place of a field's value; rows without it have one value together."""
-    return place(orjson.dumps(value.get(name), option=orjson.OPT_SORT_KEYS), seed)
+    """Return the place of a field's value; of no field, where the split does not go by one.
+
+    Raises:
+        RowError: the row does not have the field.
+    """
+    if not name or name in {"cluster", "question"}:
+        return 0
+    if name not in value:
+        raise RowError("missing_field", name, "is missing; the split goes by this field")
+    return place(orjson.dumps(value[name], option=orjson.OPT_SORT_KEYS), seed)
 
 
 def _describe(

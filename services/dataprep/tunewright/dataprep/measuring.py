@@ -192,9 +192,7 @@ def _units(  # noqa: C901, PLR0912, PLR0915 - one pass, one branch a kind of cha
         byte = data[index] if index < end else 10
         if 97 <= byte <= 122 and not line_start:
             word = (word ^ np.uint64(byte)) * _PRIME
-            chars += 1
-            letters += 1
-            last = 97
+            chars, letters, last = chars + 1, letters + 1, 97
             index += 1
             continue
         if line_start:
@@ -218,9 +216,8 @@ def _units(  # noqa: C901, PLR0912, PLR0915 - one pass, one branch a kind of cha
             else:
                 last = 65
         elif 65 <= byte <= 90 or 97 <= byte <= 122:
-            letter = True
+            letter, last = True, 65
             capitals += byte < 97
-            last = 65
         elif byte > 32:
             last = byte
             symbols += byte == 35 or (

@@ -17,10 +17,6 @@ class DataSource(Spec):
     out."""
 
 
-class Reading(Spec):
-    """How files become rows."""
-
-
 class Cleaning(Spec):
     """What is done to the texts of a row. Markdown code stays to the last character, but for control characters."""
 
@@ -52,7 +48,8 @@ class Filters(Spec):
     max_chars: int = Field(default=32_000, ge=1)
     """Characters. Rows whose messages together are longer are dropped."""
     languages: tuple[str, ...] = ()
-    """ISO 639-1 codes, such as `en` and `zh`. Rows with an answer surely in another language are dropped; empty: none."""
+    """ISO 639-1 codes, such as `en` and `zh`. Rows with an answer surely in another language are
+    dropped; empty drops none."""
     repetition: bool = True
     """Rows whose answer repeats itself beyond the limits of MassiveText are dropped."""
     boilerplate: bool = True
@@ -98,10 +95,6 @@ class Duplicates(Spec):
     """Places of the sketch by which rows are found that may be similar; more find more of those near the threshold."""
     shingle: int = Field(default=5, ge=1, le=50)
     """Words in a shingle; of scripts without spaces between words, characters."""
-    semantic: bool = False
-    """Rows that mean the same by the embedding model in the input `embedder` count as duplicates, too."""
-    semantic_threshold: float = Field(default=0.95, ge=0.5, le=1)
-    """Cosine of two rows' embeddings from which they mean the same."""
 
 
 class Conflicts(Spec):
@@ -109,17 +102,6 @@ class Conflicts(Spec):
 
     action: Literal["report", "drop", "keep_best"] = "report"
     """Such rows are shown in the report, all dropped, or dropped but for the worthiest of each question."""
-
-
-class Contamination(Spec):
-    """Rows that hold parts of a test set."""
-
-    action: Literal["report", "drop"] = "drop"
-    """Such rows are shown in the report only, or dropped."""
-    ngram: int = Field(default=13, ge=4, le=100)
-    """Words in a row that a row must share with a test set."""
-    ngram_characters: int = Field(default=20, ge=6, le=200)
-    """Characters likewise, in scripts without spaces between words."""
 
 
 class Split(Spec):
@@ -143,10 +125,6 @@ class Mixing(Spec):
     """How often one row may stand among the training rows: 1 takes fewer of large sources, more repeats small ones."""
 
 
-class Audit(Spec):
-    """How the rows look to the model."""
-
-
 class DataprepSpec(Spec):
     """Settings of one preparation; the defaults are good for instruction tuning of small and middle-sized models."""
 
@@ -161,13 +139,10 @@ class DataprepSpec(Spec):
     """Share of unreadable rows above which the whole run is refused."""
     sources: tuple[DataSource, ...] = ()
     """What is said of each upload, in their order; none, or as many as uploads."""
-    reading: Reading = Reading()
     cleaning: Cleaning = Cleaning()
     filters: Filters = Filters()
     pii: Pii = Pii()
     duplicates: Duplicates = Duplicates()
     conflicts: Conflicts = Conflicts()
-    contamination: Contamination = Contamination()
     split: Split = Split()
     mixing: Mixing = Mixing()
-    audit: Audit = Audit()

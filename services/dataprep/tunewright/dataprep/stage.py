@@ -25,7 +25,7 @@ from tunewright.dataprep.mapping import Job, Mapped, as_text, map_block
 from tunewright.dataprep.pace import Pace
 from tunewright.dataprep.page import render
 from tunewright.dataprep.pool import Check, Forked, Here, Workers, processors
-from tunewright.dataprep.reading import Source, find_sources
+from tunewright.dataprep.readers import Source, examine, find_sources
 from tunewright.dataprep.report import build_report, to_json
 from tunewright.dataprep.rows import Rows
 from tunewright.dataprep.scratch import Scratch
@@ -47,7 +47,10 @@ def run(spec: DataprepSpec, inputs: Mapping[str, Path], output_dir: Path, report
         InvalidData: a file cannot be read, too many rows cannot, or no row is left; file, row and field are named.
         InvalidSpec: `sources` does not fit the inputs.
     """
-    sources = find_sources(inputs)
+    sources, skipped = find_sources(inputs)
+    if skipped:
+        text = f"Left out, since their names end like no data file: {', '.join(skipped)}"
+        report.event("files_skipped", text, severity=Severity.WARNING, files=skipped)
     names = _source_names(spec, inputs, sources)
     tally = Tally()
     with Scratch(output_dir) as scratch:
@@ -122,8 +125,10 @@ def _shapes(sources: Sequence[Source], spec: DataprepSpec, tally: Tally, report:
     shapes = []
     for source in sources:
         seen = recognise(source, spec.format)
-        text = f"{source.name}: {seen.shape} rows with the fields {', '.join(seen.fields)}"
-        report.event("format_recognised", text, file=source.name, shape=seen.shape, fields=list(seen.fields))
+        layout = examine(source).words()
+        text = f"{source.name}: {layout}; {seen.shape} rows with the fields {', '.join(seen.fields)}"
+        fields = list(seen.fields)
+        report.event("format_recognised", text, file=source.name, layout=layout, shape=seen.shape, fields=fields)
         tally.files.append(FileTally(source, seen))
         shapes.append(seen.shape)
     return shapes

@@ -118,7 +118,7 @@ def _turn(turn: Any, place: str, *, tools: bool) -> "Message":  # noqa: ANN401 -
         raise RowError("unsupported_content", f"{place}.tool_calls", text)
     content = turn.get("content")
     message: Message = {
-        "role": role,
+        "role": str(role),
         "content": "" if calls and content is None else text_of(content, f"{place}.content"),
     }
     if calls:
@@ -128,7 +128,7 @@ def _turn(turn: Any, place: str, *, tools: bool) -> "Message":  # noqa: ANN401 -
     if role == "tool":
         for name in ("tool_call_id", "name"):
             if isinstance(turn.get(name), str):
-                message[name] = turn[name]  # type: ignore[literal-required]  # both are fields
+                message[name] = turn[name]
     return message
 
 

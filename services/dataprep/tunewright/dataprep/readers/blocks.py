@@ -26,12 +26,12 @@ def blocks(source: Source, layout: Layout, block_bytes: int = BLOCK_BYTES) -> It
     Raises:
         InvalidData: the file is broken in a way that leaves no rows behind that place.
     """
-    yield from _MODULES[layout.container].cut(source, layout, block_bytes)  # type: ignore[attr-defined]  # a module each
+    yield from _MODULES[layout.container].cut(source, layout, block_bytes)
 
 
 def read_block(block: Block) -> Iterator[Line]:
     """Yield the rows of a block that are not blank."""
-    yield from _MODULES[block.layout.container].read(block)  # type: ignore[attr-defined]  # a module each
+    yield from _MODULES[block.layout.container].read(block)
 
 
 def read_lines(source: Source, layout: Layout, block_bytes: int = BLOCK_BYTES) -> Iterator[Line]:
