@@ -146,3 +146,14 @@ def test_of_many_unreadable_rows_the_first_twenty_are_named(tmp_path: Path) -> N
     with pytest.raises(InvalidData) as refusal:
         prepare(tmp_path, [*GOOD_PAIRS, *(["{"] * 100)])
     assert [violation.field for violation in refusal.value.violations] == [f"raw.jsonl:{n}" for n in range(21, 41)]
+
+
+def test_sharegpt_conversations_become_messages(tmp_path: Path) -> None:
+    turns = [{"from": "system", "value": "s"}, {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    result = prepare(tmp_path, [{"conversations": turns}, {"conversations": turns[1:]}])
+    assert result.rows[0]["messages"] == [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+    ]
+    assert [message["role"] for message in result.rows[1]["messages"]] == ["user", "assistant"]
