@@ -23,8 +23,3 @@ def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
     except RuntimeError:  # Numba's way to say that no folder for its cache can be written
         made = numba.njit(cache=False, **options)(function)
     return made
-
-
-def is_kept(function: Callable[..., object]) -> bool:
-    """Return True if the compiled form of the function is kept on disk for other processes."""
-    return type(getattr(function, "_cache", None)).__name__ == "FunctionCache"

@@ -8,7 +8,7 @@ import difflib
 import itertools
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, Never, NotRequired, TypedDict
@@ -125,23 +125,6 @@ def recognise(source: Source, wanted: str, layout: Layout | None = None) -> Reco
     shown = tuple(name[:_NAME_CHARS] for name in names[:_NAMES_SHOWN])
     mapping = tuple((ours, theirs) for ours, theirs in mappings[shape].items() if ours != theirs)
     return Recognition(shape, shown, counts[shape], len(rows), mapping)
-
-
-def one_kind(seen: Sequence[tuple[Source, Recognition]]) -> None:
-    """Check that all files can stand in one dataset: conversations, documents and preference pairs do not mix.
-
-    Raises:
-        InvalidData: they do not; one file of each kind is named.
-    """
-    kinds: dict[str, str] = {}
-    for source, recognition in seen:
-        kinds.setdefault(_KINDS.get(recognition.shape, "conversations"), source.name)
-    if len(kinds) > 1:
-        text = ", ".join(f"{name} holds {kind}" for kind, name in kinds.items())
-        raise InvalidData(
-            f"a dataset holds rows of one kind, and {text}",
-            remedy="Prepare them in runs of their own: documents first, then conversations, then preferences.",
-        )
 
 
 class Shaper:
@@ -298,20 +281,6 @@ def to_messages(row: Any, shape: Shape, system_prompt: str) -> list[Message]:  #
         RowError: the row is not of this shape.
     """
     return Shaper(Recognition(shape, (), 0, 0), None, system_prompt)(row).messages
-
-
-def to_row(messages: Sequence[Message], tools: list[Any] | None = None) -> dict[str, Any]:
-    """Return the fields that a dataset has for these messages.
-
-    Conversations: `messages` and, if there are, `tools`. Documents: `text`. Preference pairs: `messages` (the prompt),
-    `chosen` and `rejected`.
-    """
-    if messages[-1]["role"] == "text":
-        return {"text": messages[-1]["content"]}
-    if messages[-1]["role"] == "rejected":
-        pair = {"chosen": messages[-2]["content"], "rejected": messages[-1]["content"]}
-        return {"messages": list(messages[:-2]), **pair}
-    return {"messages": list(messages)} | ({"tools": tools} if tools else {})
 
 
 _ABSENT = object()
