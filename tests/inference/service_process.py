@@ -159,8 +159,9 @@ def chat(deployment: inference_pb2.Deployment, **options: Any) -> int:  # noqa: 
 
 
 def stream(deployment: inference_pb2.Deployment, max_tokens: int, **options: Any) -> Iterator[str]:  # noqa: ANN401
-    """Yield the events of a streamed answer of exactly `max_tokens` tokens."""
+    """Yield the events of a streamed answer of exactly `max_tokens` tokens; the last but one has the usage."""
     body = {"model": deployment.name, "prompt": [84, 82], "max_tokens": max_tokens, "stream": True, "ignore_eos": True}
+    body["stream_options"] = {"include_usage": True}
     with engine_client(deployment, **options) as client, client.stream("POST", "/completions", json=body) as answer:
         assert answer.status_code == httpx.codes.OK
         for line in answer.iter_lines():
