@@ -39,7 +39,7 @@ an error that names the nearest known one; a value out of range is reported befo
 DATA = """
 ## data
 
-Each entry names one file: `path` (relative to the recipe), or `file` (the id of an upload).
+Each entry names one file: `path` (relative to the recipe), or `file` (the id of an upload). Beside it may stand:
 
 """
 TOP = 2

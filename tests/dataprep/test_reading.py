@@ -41,7 +41,7 @@ FILES: dict[str, tuple[bytes, str, str]] = {
     "unknown fields": (
         to_jsonl([{"titel": "a", "ouput": "b"}]),
         "raw.jsonl: its rows have the fields titel, ouput; expected are instruction and output",
-        "Rename the fields of the rows.",
+        "Say beside the file which field is which, such as `fields: {instruction: question, output: answer}`.",
     ),
 }
 

@@ -56,6 +56,19 @@ def test_what_is_said_of_a_file_reaches_data_preparation_in_the_order_of_the_fil
     assert not parse(_recipe()).section("dataprep", dataprep_pb2.DataprepSpec).sources
 
 
+def test_how_a_file_is_read_and_used_stands_beside_it() -> None:
+    said = {"use": "test", "format": "text", "fields": {"text": "data.body"}}
+    recipe = parse(_recipe(data=[{"file": FILE} | said], dataprep={"reading": {"encoding": "GB18030"}}))
+    spec = recipe.section("dataprep", dataprep_pb2.DataprepSpec)
+    assert (spec.sources[0].use, spec.sources[0].format) == ("test", "text")
+    assert dict(spec.sources[0].fields) == {"text": "data.body"}
+    document = json.loads(json.dumps(recipe.to_document()))
+    assert document["data"] == [{"file": FILE} | said]
+    assert parse(document) == recipe
+    found = _violations(_recipe(data=[{"file": FILE, "fields": {"text": 7}}]))
+    assert found == {"data[0].fields.text": "text is expected, found 7 (a whole number)"}
+
+
 def test_what_is_wrong_beside_a_file_is_named_there() -> None:
     found = _violations(_recipe(data=[{"file": FILE, "name": 3, "wieght": 1}], dataprep={"sources": []}))
     assert found["data[0].name"] == "text is expected, found 3 (a whole number)"

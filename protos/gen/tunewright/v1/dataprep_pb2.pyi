@@ -9,7 +9,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class DataprepSpec(_message.Message):
-    __slots__ = ("format", "system_prompt", "seed", "max_invalid_fraction", "sources", "cleaning", "filters", "pii", "duplicates", "conflicts", "split", "mixing")
+    __slots__ = ("format", "system_prompt", "seed", "max_invalid_fraction", "sources", "reading", "cleaning", "filters", "pii", "duplicates", "conflicts", "split", "mixing")
+    class Reading(_message.Message):
+        __slots__ = ("encoding", "delimiter", "piece_chars")
+        ENCODING_FIELD_NUMBER: _ClassVar[int]
+        DELIMITER_FIELD_NUMBER: _ClassVar[int]
+        PIECE_CHARS_FIELD_NUMBER: _ClassVar[int]
+        encoding: str
+        delimiter: str
+        piece_chars: int
+        def __init__(self, encoding: _Optional[str] = ..., delimiter: _Optional[str] = ..., piece_chars: _Optional[int] = ...) -> None: ...
     class Cleaning(_message.Message):
         __slots__ = ("html", "line_endings", "control_characters", "invisible_characters", "mojibake", "unicode", "trailing_space", "outer_space", "boilerplate_lines")
         HTML_FIELD_NUMBER: _ClassVar[int]
@@ -104,6 +113,7 @@ class DataprepSpec(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     MAX_INVALID_FRACTION_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
+    READING_FIELD_NUMBER: _ClassVar[int]
     CLEANING_FIELD_NUMBER: _ClassVar[int]
     FILTERS_FIELD_NUMBER: _ClassVar[int]
     PII_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +126,7 @@ class DataprepSpec(_message.Message):
     seed: int
     max_invalid_fraction: float
     sources: _containers.RepeatedCompositeFieldContainer[DataSource]
+    reading: DataprepSpec.Reading
     cleaning: DataprepSpec.Cleaning
     filters: DataprepSpec.Filters
     pii: DataprepSpec.Pii
@@ -123,15 +134,28 @@ class DataprepSpec(_message.Message):
     conflicts: DataprepSpec.Conflicts
     split: DataprepSpec.Split
     mixing: DataprepSpec.Mixing
-    def __init__(self, format: _Optional[str] = ..., system_prompt: _Optional[str] = ..., seed: _Optional[int] = ..., max_invalid_fraction: _Optional[float] = ..., sources: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., cleaning: _Optional[_Union[DataprepSpec.Cleaning, _Mapping]] = ..., filters: _Optional[_Union[DataprepSpec.Filters, _Mapping]] = ..., pii: _Optional[_Union[DataprepSpec.Pii, _Mapping]] = ..., duplicates: _Optional[_Union[DataprepSpec.Duplicates, _Mapping]] = ..., conflicts: _Optional[_Union[DataprepSpec.Conflicts, _Mapping]] = ..., split: _Optional[_Union[DataprepSpec.Split, _Mapping]] = ..., mixing: _Optional[_Union[DataprepSpec.Mixing, _Mapping]] = ...) -> None: ...
+    def __init__(self, format: _Optional[str] = ..., system_prompt: _Optional[str] = ..., seed: _Optional[int] = ..., max_invalid_fraction: _Optional[float] = ..., sources: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., reading: _Optional[_Union[DataprepSpec.Reading, _Mapping]] = ..., cleaning: _Optional[_Union[DataprepSpec.Cleaning, _Mapping]] = ..., filters: _Optional[_Union[DataprepSpec.Filters, _Mapping]] = ..., pii: _Optional[_Union[DataprepSpec.Pii, _Mapping]] = ..., duplicates: _Optional[_Union[DataprepSpec.Duplicates, _Mapping]] = ..., conflicts: _Optional[_Union[DataprepSpec.Conflicts, _Mapping]] = ..., split: _Optional[_Union[DataprepSpec.Split, _Mapping]] = ..., mixing: _Optional[_Union[DataprepSpec.Mixing, _Mapping]] = ...) -> None: ...
 
 class DataSource(_message.Message):
-    __slots__ = ("name", "weight")
+    __slots__ = ("name", "weight", "use", "format", "fields")
+    class FieldsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    USE_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
     name: str
     weight: float
-    def __init__(self, name: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
+    use: str
+    format: str
+    fields: _containers.ScalarMap[str, str]
+    def __init__(self, name: _Optional[str] = ..., weight: _Optional[float] = ..., use: _Optional[str] = ..., format: _Optional[str] = ..., fields: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class SubmitDataprepRequest(_message.Message):
     __slots__ = ("spec", "uploads", "validate_only")

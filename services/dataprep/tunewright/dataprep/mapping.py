@@ -21,7 +21,7 @@ from tunewright.dataprep.dedup import worth
 from tunewright.dataprep.parts import ASSISTANT, CHOSEN, TEXT, Parts
 from tunewright.dataprep.readers import Source
 from tunewright.dataprep.rows import Facts
-from tunewright.dataprep.shapes import Message, Shape, to_messages
+from tunewright.dataprep.shapes import Message, Recognition, Shaper
 from tunewright.dataprep.spec import DataprepSpec
 from tunewright.dataprep.splitting import place
 from tunewright.dataprep.tally import Counts, drop_example
@@ -38,7 +38,7 @@ class Job:
 
     spec: DataprepSpec
     sources: Sequence[Source]
-    shapes: Sequence[Shape]
+    recognitions: Sequence[Recognition]
     folder: Path
     """The scratch folder."""
 
@@ -99,9 +99,10 @@ def as_text(messages: Sequence[Message]) -> str:
 
 
 def _read(block: Block, job: Job, counts: Counts) -> _Read:
-    source, shape = job.sources[block.file], job.shapes[block.file]
+    source = job.sources[block.file]
+    shaped = Shaper(job.recognitions[block.file], source.reading, job.spec.system_prompt)
     found = _Read([], [], [])
-    prompt, split, seed = job.spec.system_prompt, job.spec.split, job.spec.seed
+    split, seed = job.spec.split, job.spec.seed
     by_field = split.by not in {"cluster", "question"} or bool(split.stratify_by)
     for line in read_block(block, source):
         counts.rows += 1
@@ -109,7 +110,7 @@ def _read(block: Block, job: Job, counts: Counts) -> _Read:
             counts.refuse(source, line, line.problem)
             continue
         try:
-            messages = to_messages(line.value, shape, prompt)
+            messages = shaped(line.value).messages
             keys = (_key(line.value, split.by, seed), _key(line.value, split.stratify_by, seed)) if by_field else (0, 0)
         except RowError as error:
             counts.refuse(source, line, error.problem)

@@ -109,6 +109,7 @@ def recognise(source: Source, wanted: str, layout: Layout | None = None) -> Reco
     if not rows:
         _refuse_syntax(source, lines)
     names = [str(name) for name, _ in Counter(name for row in rows for name in row).most_common()]
+    _check_fields(source, rows, names)
     candidates = list(_REQUIRED) if wanted == "auto" else [Shape(wanted)]
     if wanted == "instruction":
         candidates.append(Shape.PROMPT_COMPLETION)
@@ -117,6 +118,7 @@ def recognise(source: Source, wanted: str, layout: Layout | None = None) -> Reco
     shape = max(counts, key=lambda shape: (counts[shape], shape is Shape.PREFERENCE))
     if not counts[shape]:
         _refuse_fields(source, lines, candidates, names, auto=wanted == "auto")
+    _check_named(source, shape)
     if shape in _KINDS:
         raise InvalidData(
             f"{source.name} holds {_KINDS[shape]}; a dataset is made of conversations",
@@ -274,15 +276,6 @@ class Shaper:
         return f"the row has {', '.join(names) or 'no fields'}" + (f" ({near})" if near else "")
 
 
-def to_messages(row: Any, shape: Shape, system_prompt: str) -> list[Message]:  # noqa: ANN401 - any JSON value
-    """Return the row of a file without a field mapping as messages.
-
-    Raises:
-        RowError: the row is not of this shape.
-    """
-    return Shaper(Recognition(shape, (), 0, 0), None, system_prompt)(row).messages
-
-
 _ABSENT = object()
 
 
@@ -360,6 +353,34 @@ def _refuse_syntax(source: Source, lines: list[Line]) -> Never:
     )
 
 
+def _check_fields(source: Source, rows: list[dict[str, Any]], names: list[str]) -> None:
+    """Refuse a field mapping that names what no row has: the file's real fields are told.
+
+    Raises:
+        InvalidData: a field is in none of the first rows.
+    """
+    seen = ", ".join(name[:_NAME_CHARS] for name in names[:_NAMES_SHOWN]) or "none"
+    for ours, theirs in source.reading.fields:
+        if all(reach(row, theirs) is _ABSENT for row in rows):
+            near = difflib.get_close_matches(theirs, names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InvalidData(
+                f"{source.name}: `fields` says that {ours} is called {theirs!r}; its rows have the fields {seen}{hint}",
+                remedy="Correct `fields` beside the file, under `data` in the recipe.",
+                violations=[Violation(f"{source.name}:1", f"no field {theirs!r}; there are {seen}")],
+            )
+
+
+def _check_named(source: Source, shape: Shape) -> None:
+    known = (*_REQUIRED[shape], *_OPTIONAL[shape])
+    if foreign := [ours for ours, _ in source.reading.fields if ours not in known]:
+        raise InvalidData(
+            f"{source.name}: `fields` names {', '.join(foreign)}, which {shape} rows do not have; they have "
+            f"{', '.join(known)}",
+            remedy="Correct `fields` beside the file, or name the shape by `format`, under `data` in the recipe.",
+        )
+
+
 def _refuse_fields(
     source: Source, lines: list[Line], candidates: list[Shape], names: list[str], *, auto: bool
 ) -> Never:
@@ -368,13 +389,10 @@ def _refuse_fields(
     expected = _EXPECTED if auto else " or ".join(" and ".join(_REQUIRED[shape]) for shape in candidates)
     near = [_near(name, names) for shape in candidates for name in _REQUIRED[shape]]
     hint = "; ".join(dict.fromkeys(text for text in near if text))
-    wrong = [f"{theirs} ({ours})" for ours, theirs in source.reading.fields if reach(first.value, theirs) is _ABSENT]
-    absent = f"; the recipe's fields name {', '.join(wrong)}, which is not there" if wrong else ""
     raise InvalidData(
-        f"{source.name}: its rows have the fields {seen}; expected are {expected}"
-        + (f" ({hint})" if hint else "")
-        + absent,
-        remedy="Rename the fields of the rows" + ("." if auto else ", or set format: auto."),
+        f"{source.name}: its rows have the fields {seen}; expected are {expected}" + (f" ({hint})" if hint else ""),
+        remedy="Say beside the file which field is which, such as `fields: {instruction: question, output: answer}`"
+        + ("." if auto else ", or set format: auto."),
         violations=[Violation(f"{source.name}:{first.number}", f"has the fields {seen}")],
     )
 

@@ -2,9 +2,25 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tunewright.chassis.spec import Spec
+from tunewright.dataprep.encodings import codec_of
+
+Format = Literal["auto", "instruction", "prompt_completion", "messages", "sharegpt", "text", "preference"]
+FieldName = Literal[
+    "instruction",
+    "input",
+    "output",
+    "prompt",
+    "completion",
+    "messages",
+    "conversations",
+    "system",
+    "text",
+    "chosen",
+    "rejected",
+]
 
 
 class DataSource(Spec):
@@ -15,6 +31,35 @@ class DataSource(Spec):
     weight: float = Field(default=0.0, ge=0)
     """Share of the training rows, on any scale: 8 and 2, or 0.8 and 0.2. If any file has one, files without are left
     out."""
+    use: Literal["train", "test"] = "train"
+    """`train`: its rows become the dataset. `test`: a test set; it is read, and none of its rows enters the dataset."""
+    format: Format | None = None
+    """Shape of this file's rows; as `dataprep.format` says if not given."""
+    fields: dict[FieldName, str] = Field(default_factory=dict)
+    """Our name of a field → the file's, such as `{instruction: question, output: data.answer}`; a dot leads into an
+    object. Fields that have our names need no line."""
+
+
+class Reading(Spec):
+    """How files are read. What is not said here is recognised, and told for each file."""
+
+    encoding: str = "auto"
+    """Encoding of the files' text, such as `GB18030` or `CP1252`; `auto` recognises it, or refuses what is not sure."""
+    delimiter: str = Field(default="auto", pattern=r"^(auto|tab|[^\r\n\"])$")
+    """What stands between the columns of CSV: one character, or `tab`; `auto` recognises it."""
+    piece_chars: int = Field(default=8_000, ge=200)
+    """Characters. Longer documents are cut into pieces of at most as many, at blank lines, else at lines, sentences or
+    words."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            codec_of("UTF-8" if name == "auto" else name)
+        except LookupError as error:
+            text = f"{name!r} is no encoding; one such as UTF-8, GB18030, Big5, Shift-JIS or CP1252 is expected"
+            raise ValueError(text) from error
+        return name
 
 
 class Cleaning(Spec):
@@ -128,9 +173,11 @@ class Mixing(Spec):
 class DataprepSpec(Spec):
     """Settings of one preparation; the defaults are good for instruction tuning of small and middle-sized models."""
 
-    format: Literal["auto", "instruction", "messages"] = "auto"
-    """Shape of the rows: `instruction` (instruction/input/output or prompt/completion), `messages` (chat), or `auto`,
-    which recognises the shape of each file and says what it saw."""
+    format: Format = "auto"
+    """Shape of the rows. `instruction` (instruction, input, output; or prompt and completion), `prompt_completion`,
+    `messages` and `sharegpt` become conversations, for supervised training; `text` becomes documents, for continued
+    pre-training; `preference` (prompt, chosen, rejected) pairs of answers, for DPO. `auto` recognises the shape of each
+    file and says what it saw."""
     system_prompt: str = ""
     """Put before each instruction row as a system message; none if empty."""
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -139,6 +186,7 @@ class DataprepSpec(Spec):
     """Share of unreadable rows above which the whole run is refused."""
     sources: tuple[DataSource, ...] = ()
     """What is said of each upload, in their order; none, or as many as uploads."""
+    reading: Reading = Reading()
     cleaning: Cleaning = Cleaning()
     filters: Filters = Filters()
     pii: Pii = Pii()

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunewright.artifacts import Kind, Manifest
-from tunewright.chassis.errors import InvalidSpec, Violation
 from tunewright.chassis.stage import Reporter, Severity
 from tunewright.dataprep import features, rules, writing
 from tunewright.dataprep.blocks import BLOCK_BYTES, Block, blocks
@@ -25,13 +24,14 @@ from tunewright.dataprep.mapping import Job, Mapped, as_text, map_block
 from tunewright.dataprep.pace import Pace
 from tunewright.dataprep.page import render
 from tunewright.dataprep.pool import Check, Forked, Here, Workers, processors
-from tunewright.dataprep.readers import Source, examine, find_sources
+from tunewright.dataprep.readers import Source, examine
 from tunewright.dataprep.report import build_report, to_json
 from tunewright.dataprep.rows import Rows
 from tunewright.dataprep.scratch import Scratch
-from tunewright.dataprep.shapes import Shape, recognise
+from tunewright.dataprep.shapes import Recognition, recognise
 from tunewright.dataprep.spec import DataprepSpec
 from tunewright.dataprep.tally import Example, FileTally, Tally, drop_example
+from tunewright.dataprep.uploads import Files, find_files
 
 TRAIN, VALIDATION = "train.jsonl", "validation.jsonl"
 SMALL_BYTES = 8 << 20
@@ -45,18 +45,15 @@ def run(spec: DataprepSpec, inputs: Mapping[str, Path], output_dir: Path, report
 
     Raises:
         InvalidData: a file cannot be read, too many rows cannot, or no row is left; file, row and field are named.
-        InvalidSpec: `sources` does not fit the inputs.
+        InvalidSpec: `sources` does not fit the inputs, or contradicts itself.
     """
-    sources, skipped = find_sources(inputs)
-    if skipped:
-        text = f"Left out, since their names end like no data file: {', '.join(skipped)}"
-        report.event("files_skipped", text, severity=Severity.WARNING, files=skipped)
-    names = _source_names(spec, inputs, sources)
+    files = find_files(spec, inputs)
+    _tell_files(files, report)
     tally = Tally()
     with Scratch(output_dir) as scratch:
-        rows = _map(sources, spec, scratch.folder, tally, report)
+        rows = _map(files.train, spec, scratch.folder, tally, report)
         tally.refuse_if_unreadable(spec.max_invalid_fraction)
-        found = decide(rows, spec, names, scratch.folder, report.raise_if_stopped)
+        found = decide(rows, spec, files.mixed_as, scratch.folder, report.raise_if_stopped)
         _count_dropped(found, rows, tally)
         tally.refuse_if_nothing_left()
         if found.by_row:
@@ -78,24 +75,21 @@ def run(spec: DataprepSpec, inputs: Mapping[str, Path], output_dir: Path, report
     )
 
 
-def _source_names(spec: DataprepSpec, inputs: Mapping[str, Path], sources: Sequence[Source]) -> list[tuple[str, float]]:
-    """Return the name under which each file is mixed, and its weight."""
-    if spec.sources and len(spec.sources) != len(inputs):
-        text = f"{len(spec.sources)} entries for {len(inputs)} uploads; one each is expected, in their order"
-        raise InvalidSpec(f"sources: {text}", violations=[Violation("sources", text)])
-    said = dict(zip(sorted(inputs), spec.sources, strict=False))
-    names = [(said[source.input].name if source.input in said else "") or source.name for source in sources]
-    weights: dict[str, float] = {}
-    for source, name in zip(sources, names, strict=True):
-        weight = said[source.input].weight if source.input in said else 0.0
-        if weights.setdefault(name, weight) != weight:
-            text = f"source {name} has the weights {weights[name]:g} and {weight:g}; files of one name have one weight"
-            raise InvalidSpec(text, violations=[Violation("sources", text)])
-    return [(name, weights[name]) for name in names]
+def _tell_files(files: Files, report: Reporter) -> None:
+    if files.skipped:
+        text = f"Left out, since their names end like no data file: {', '.join(files.skipped)}"
+        report.event("files_skipped", text, severity=Severity.WARNING, files=files.skipped)
+    for source in files.test:
+        _recognised(source, report)
+    if files.test:
+        names = [source.name for source in files.test]
+        report.event("test_sets", f"Kept out of the dataset, as test sets: {', '.join(names)}", files=names)
 
 
 def _map(sources: list[Source], spec: DataprepSpec, folder: Path, tally: Tally, report: Reporter) -> Rows:
-    job = Job(spec, sources, _shapes(sources, spec, tally, report), folder)
+    seen = [_recognised(source, report) for source in sources]
+    tally.files += [FileTally(source, recognition) for source, recognition in zip(sources, seen, strict=True)]
+    job = Job(spec, sources, seen, folder)
     pace = Pace(sum(source.size_bytes for source in sources), report)
     befores = np.cumsum([0, *(source.size_bytes for source in sources)]).tolist()
     parts, files = [], []
@@ -121,17 +115,13 @@ def _workers(
     return Forked(function, count)
 
 
-def _shapes(sources: Sequence[Source], spec: DataprepSpec, tally: Tally, report: Reporter) -> list[Shape]:
-    shapes = []
-    for source in sources:
-        seen = recognise(source, spec.format)
-        layout = examine(source).words()
-        text = f"{source.name}: {layout}; {seen.shape} rows with the fields {', '.join(seen.fields)}"
-        fields = list(seen.fields)
-        report.event("format_recognised", text, file=source.name, layout=layout, shape=seen.shape, fields=fields)
-        tally.files.append(FileTally(source, seen))
-        shapes.append(seen.shape)
-    return shapes
+def _recognised(source: Source, report: Reporter) -> Recognition:
+    layout = examine(source)
+    seen = recognise(source, source.reading.format, layout)
+    text = f"{source.name}: {layout.words()}; {seen.words()}"
+    fields = list(seen.fields)
+    report.event("format_recognised", text, file=source.name, layout=layout.words(), shape=seen.shape, fields=fields)
+    return seen
 
 
 def _tell_unreadable(tally: Tally, report: Reporter) -> None:
