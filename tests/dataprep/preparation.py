@@ -1,5 +1,6 @@
 """Runs the real stage on rows, bytes or files, and holds what came out."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from tunewright.chassis.errors import Interrupted
 from tunewright.chassis.stage import Severity
 from tunewright.dataprep.spec import DataprepSpec
 from tunewright.dataprep.stage import run
+
+FILES = ("train.jsonl", "validation.jsonl", "report.json", "report.html")
 
 
 @dataclass
@@ -85,6 +88,11 @@ class Prepared:
 def lines_of(path: Path) -> list[dict[str, Any]]:
     """Rows of a JSON Lines file."""
     return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of the dataset in `folder`."""
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES}
 
 
 def pair(question: str, answer: str, context: str = "") -> dict[str, str]:

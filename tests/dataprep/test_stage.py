@@ -14,13 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from demo.data import write_raw
-from tests.dataprep.preparation import Recorder, lines_of, pair, prepare, prepare_inputs, to_jsonl
+from tests.dataprep.preparation import FILES, Recorder, digests, lines_of, pair, prepare, prepare_inputs, to_jsonl
 from tunewright.artifacts import Kind
 from tunewright.chassis.errors import Interrupted
 from tunewright.dataprep.spec import DataprepSpec, Filters
 from tunewright.dataprep.stage import run
 
-FILES = ("train.jsonl", "validation.jsonl", "report.json", "report.html")
 MANY = [pair(f"question {n % 3000} {'問' * (n % 5)}", f"<p>answer {n}</p>\n  x") for n in range(4000)]
 
 # VmHWM and not ru_maxrss: the latter counts what the parent had at the fork.
@@ -31,10 +30,6 @@ from tests.dataprep.preparation import prepare_inputs
 prepare_inputs(Path(sys.argv[1]), {"upload_000": Path(sys.argv[2])})
 print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024)
 """
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES}
 
 
 def run_alone(folder: Path, upload: Path, hash_seed: str) -> Path:

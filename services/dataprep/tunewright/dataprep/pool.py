@@ -100,7 +100,7 @@ class Forked(Generic[TaskT, ResultT]):
         except BrokenProcessPool as error:
             raise OutOfResources(
                 "a worker process of data preparation was killed, most often because memory ran out",
-                remedy="Give the service more memory.",
+                remedy="Give the service more memory, or let fewer processes work.",
             ) from error
 
     def __enter__(self) -> Self:

@@ -59,9 +59,11 @@ def run(spec: DataprepSpec, inputs: Mapping[str, Path], output_dir: Path, report
         if found.by_row:
             text = "All rows have the same question: rows are divided instead, so the held-out loss says less"
             report.event("split_by_row", text, severity=Severity.WARNING)
-        _write(rows, found, output_dir, report.raise_if_stopped)
+        _write(rows, found, scratch.folder, report.raise_if_stopped)
         name = fingerprint(_digests(rows, found.copies), _digests(rows, found.validation.astype(np.int64)))
         document = build_report(spec, tally, rows, found, name)
+        for file in (TRAIN, VALIDATION):  # only whole files ever stand in the output folder
+            (scratch.folder / file).replace(output_dir / file)
     (output_dir / "report.json").write_bytes(to_json(document))
     (output_dir / "report.html").write_text(render(document), encoding="utf-8", newline="\n")
     metrics = {key: document[key] for key in ("rows_in", "rows_out", "train_rows", "validation_rows", "dropped")}
@@ -155,8 +157,8 @@ def _example(number: int, found: Decisions, rows: Rows) -> Example:
     return drop_example(place["file"], place["line"], detail, text, as_text(twin["messages"]))
 
 
-def _write(rows: Rows, found: Decisions, output_dir: Path, check: Check) -> None:
-    paths = output_dir / TRAIN, output_dir / VALIDATION
+def _write(rows: Rows, found: Decisions, folder: Path, check: Check) -> None:
+    paths = folder / TRAIN, folder / VALIDATION
     if found.copies.max(initial=0) > 1:
         for path, copies in zip(paths, (found.copies, found.validation.astype(np.int64)), strict=True):
             writing.write(rows, copies, path, check)
