@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tunewright.dataprep import features as featuring
 from tunewright.dataprep import rules, scratch
 from tunewright.dataprep.blocks import Block, read_block
+from tunewright.dataprep.compiling import compiled
 from tunewright.dataprep.dedup import worth
 from tunewright.dataprep.parts import ASSISTANT, CHOSEN, TEXT, Parts
 from tunewright.dataprep.readers import Source
@@ -166,12 +167,21 @@ def _describe(
 
 def _lengths(parts: Parts) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
     """Return each row's characters: those of answers, and all others."""
-    if not len(parts.data):
-        return np.zeros(len(parts), np.uint32), np.zeros(len(parts), np.uint32)
-    begins = (parts.data & _CONTINUATION_MASK) != _CONTINUATION
-    before = np.concatenate([[0], np.cumsum(begins, dtype=np.int64)])
-    sizes = np.diff(before[np.concatenate([[0], parts.ends])])
+    sizes = np.empty(len(parts.ends), np.int64)
+    _count_characters(parts.data, parts.ends, sizes)
     owner = np.repeat(np.arange(len(parts)), np.diff(parts.rows, prepend=0))
     is_answer = np.isin(parts.roles, _ANSWERS)
     answers = np.bincount(owner[is_answer], sizes[is_answer], len(parts)).astype(np.uint32)
     return answers, np.bincount(owner, sizes, len(parts)).astype(np.uint32) - answers
+
+
+@compiled
+def _count_characters(data: NDArray[np.uint8], ends: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
+    """Write how many characters each text has: bytes that begin one."""
+    start = 0
+    for number in range(len(ends)):
+        count = 0
+        for at in range(start, ends[number]):
+            count += (data[at] & _CONTINUATION_MASK) != _CONTINUATION
+        sizes[number] = count
+        start = ends[number]

@@ -8,6 +8,7 @@ to do where one is set is not known here.
 
 # ruff: noqa: PLR2004 - the numbers are bytes of UTF-8 and of ASCII, each explained where it is not plain
 
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,8 +32,10 @@ SPACE = 64
 AT_SIGN = 128
 """Something like an e-mail address or a login in a URL."""
 DIGITS = 256
-"""Seven digits close together: phones, cards, identity numbers."""
+"""Nine digits with nothing but spaces, dots, dashes and parentheses between them, or eight after a plus, or seven after
+a word or a colon: phones, cards, identity numbers."""
 IBAN = 512
+"""Two capitals, two digits, and eleven more of either."""
 TOKEN = 1024
 """Sixteen characters in one piece, letters and digits mixed, or the head of a key file."""
 REFUSAL = 2048
@@ -101,6 +104,23 @@ def _common_characters() -> npt.NDArray[np.bool_]:
     return common
 
 
+def _composable_characters() -> npt.NDArray[np.bool_]:
+    """Return for U+0000 to U+FFFF whether NFC may change a character, or what stands before it.
+
+    These are Unicode's NFC_Quick_Check values No and Maybe, and the combining marks (UAX #15, section 9).
+    """
+    composable = np.zeros(0x10000, np.bool_)
+    composable[0x1161:0x1176] = composable[0x11A8:0x11C3] = True  # Hangul vowels and final consonants
+    for point in range(0x80, 0x10000):
+        character = chr(point)
+        parts = unicodedata.decomposition(character).split()
+        if len(parts) == 2 and parts[0][0] != "<":
+            composable[int(parts[1], 16)] = True
+        if unicodedata.combining(character) or unicodedata.normalize("NFC", character) != character:
+            composable[point] = True
+    return composable
+
+
 # Classes of bytes: letters cost one look into this table.
 _LETTER, _DIGIT, _JOINED, _BLANK, _BREAK, _TAG, _ENTITY, _AT, _CONTROL, _CR, _LEAD2, _LEAD3, _LEAD4, _OTHER = range(14)
 
@@ -129,6 +149,9 @@ _CLASS = _byte_classes()
 _LOWER = _lowered()
 _LITERAL, _LITERAL_END, _LITERAL_FLAG, _LITERAL_FIRST, _BEGINS = _literals()
 _COMMON = _common_characters()
+_COMPOSABLE = _composable_characters()
+_MOST_BETWEEN = 17
+"""Bytes between two digits of one number: eleven spaces in what is named a phone, and more than parentheses take."""
 
 
 def as_buffer(texts: Sequence[str]) -> tuple[Bytes, Numbers]:
@@ -179,19 +202,20 @@ def _scan_text(data: Bytes, start: int, end: int) -> int:  # noqa: C901, PLR0912
     flags = _ends_in_space(data, start, end)
     if end > start:
         flags |= _trigger(data, start, end)
-    piece, digits, last_digit, rare = start, 0, -9, 0
+    piece, digits, first_digit, last_digit, rare = start, 0, start, start, 0
     index = start
     while index < end:
         byte = data[index]
         kind = _CLASS[byte]
         if kind <= _JOINED:
             if kind == _DIGIT:
-                digits = digits + 1 if index - last_digit <= 4 else 1
-                last_digit = index
-                if digits >= 7:
+                if digits == 0 or not _goes_on(data, last_digit, index):
+                    digits, first_digit = 0, index
+                digits, last_digit = digits + 1, index
+                if digits >= 7 and (digits >= 9 or _is_announced(data, start, first_digit, digits)):
                     flags |= DIGITS
                 if index >= start + 2 and _is_upper(data[index - 1]) and _is_upper(data[index - 2]):
-                    flags |= IBAN
+                    flags |= _account(data, start, index - 2, end)
             index += 1
             if kind == _JOINED and index < end and _CLASS[data[index]] == _LETTER:
                 flags |= _trigger(data, index, end)
@@ -226,7 +250,7 @@ def _scan_text(data: Bytes, start: int, end: int) -> int:  # noqa: C901, PLR0912
             else:
                 flags |= _three_bytes(data, index, end)
         elif kind == _LEAD4:
-            flags |= NON_ASCII | COMPOSABLE
+            flags |= NON_ASCII | _four_bytes(data, index)
             width = 4
         index += width
         piece = index
@@ -235,6 +259,46 @@ def _scan_text(data: Bytes, start: int, end: int) -> int:  # noqa: C901, PLR0912
     if end - piece >= 16:
         flags |= _mixed(data, piece, end)
     return flags
+
+
+@compiled
+def _goes_on(data: Bytes, last_digit: int, index: int) -> bool:
+    """Return True if nothing stands between two digits but what may stand inside of a number."""
+    if index - last_digit > _MOST_BETWEEN:
+        return False
+    for place in range(last_digit + 1, index):
+        byte = data[place]
+        if byte not in (32, 40, 41, 45, 46, 0xEF, 0xBC, 0x88, 0x89):  # the last four are the wide parentheses
+            return False
+    return True
+
+
+@compiled
+def _is_announced(data: Bytes, start: int, first_digit: int, digits: int) -> bool:
+    """Return True if fewer than nine digits may be a phone number: after a plus eight, after `Tel.:` or `is` seven."""
+    place = first_digit - 1
+    if place >= start and data[place] == 43:
+        return digits >= 8
+    while place >= start and data[place] <= 32:
+        place -= 1
+    return place >= start and (data[place] in (58, 83, 115) or data[place] >= 0x80)
+
+
+@compiled
+def _account(data: Bytes, start: int, index: int, end: int) -> int:
+    """Return IBAN for two capitals, two digits, and eleven capitals or digits, each after one space or dash at most."""
+    if index > start and _is_alphanumeric(data[index - 1]):
+        return 0
+    if index + 3 >= end or _CLASS[data[index + 3]] != _DIGIT:
+        return 0
+    place, count = index + 4, 0
+    while place < end and count < 11:
+        if data[place] == 32 or data[place] == 45:
+            place += 1
+        if place >= end or not (_is_upper(data[place]) or _CLASS[data[place]] == _DIGIT):
+            return 0
+        place, count = place + 1, count + 1
+    return IBAN if count == 11 else 0
 
 
 @compiled
@@ -327,7 +391,7 @@ def _two_bytes(data: Bytes, index: int, end: int) -> int:
             flags |= BOILERPLATE
         elif trail == 0xA0 and index + 2 < end and data[index + 2] == 10:
             flags |= SPACE
-    if lead in (0xCC, 0xCD) or lead >= 0xD2 or (lead == 0xCE and trail == 0x87):  # combining marks and their like
+    if _COMPOSABLE[(np.int64(lead) & 31) << 6 | (np.int64(trail) & 63)]:
         flags |= COMPOSABLE
     if index + 2 < end and data[index + 2] >= 0x80 and _starts_mojibake(lead, trail):
         flags |= MOJIBAKE
@@ -347,28 +411,30 @@ def _three_bytes(data: Bytes, index: int, end: int) -> int:  # noqa: C901 - one 
     """Return the flags of a character of U+0800 to U+FFFF."""
     lead, second, third = data[index], data[index + 1], data[index + 2]
     flags = NON_ASCII
-    if lead == 0xE3:
-        if second == 0x80 and third == 0x80 and index + 3 < end and data[index + 3] == 10:
-            flags |= SPACE
-        combining = (second == 0x82 and third in (0x99, 0x9A)) or (second == 0x80 and third >= 0xAA)
-        return flags | (COMPOSABLE if combining else 0)
-    if lead == 0xE2 and second == 0x80:
-        if third in (0xA8, 0xA9):
-            flags |= LINE_ENDING
-        elif 0x8B <= third <= 0x8D:
-            flags |= INVISIBLE
-        return flags | (COMPOSABLE if third <= 0x81 else 0)
-    if lead == 0xE2 and second == 0x81 and third == 0xA0:
-        return flags | INVISIBLE
-    if lead == 0xE2 and index + 3 < end and data[index + 3] >= 0x80 and _is_root_or_frame(second, third):
+    if _COMPOSABLE[(np.int64(lead) & 15) << 12 | (np.int64(second) & 63) << 6 | (np.int64(third) & 63)]:
+        flags |= COMPOSABLE
+    if lead == 0xE3 and second == 0x80 and third == 0x80 and index + 3 < end and data[index + 3] == 10:
+        flags |= SPACE
+    elif lead == 0xE2 and second == 0x80 and third in (0xA8, 0xA9):
+        flags |= LINE_ENDING
+    elif lead == 0xE2 and second == 0x80 and 0x8B <= third <= 0x8D:
+        flags |= INVISIBLE
+    elif lead == 0xE2 and second == 0x81 and third == 0xA0:
+        flags |= INVISIBLE
+    elif lead == 0xE2 and index + 3 < end and data[index + 3] >= 0x80 and _is_root_or_frame(second, third):
         flags |= MOJIBAKE
-    if lead == 0xEF and second >= 0xBB:
-        if second == 0xBB and third == 0xBF:
-            flags |= INVISIBLE
-        if second == 0xBF and third == 0xBD:
-            flags |= GARBLED
-        return flags
-    return flags | COMPOSABLE
+    elif lead == 0xEF and second == 0xBB and third == 0xBF:
+        flags |= INVISIBLE
+    elif lead == 0xEF and second == 0xBF and third == 0xBD:
+        flags |= GARBLED
+    return flags
+
+
+@compiled
+def _four_bytes(data: Bytes, index: int) -> int:
+    """Return the flags of a character from U+10000 on: emoji and most ideographs have no other form."""
+    block = (np.int64(data[index]) & 7) << 6 | (np.int64(data[index + 1]) & 63)  # 4096 characters each
+    return 0 if block == 0x1F or 0x20 <= block < 0x2F else COMPOSABLE
 
 
 @compiled
