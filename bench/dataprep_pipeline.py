@@ -4,11 +4,12 @@ Rows of about 1 kB, 60 % English and 40 % Chinese, are put together from sentenc
 messages, the other as instructions. Planted: 5 % exact and 5 % near twins; HTML in 5 %, an e-mail address or a phone
 number in 2 %, carriage returns in 2 %, an assistant's refusal in 1 %. The peer takes a sample of the same rows.
 
-Run: ``PYTHONPATH=FOLDER python -m bench.dataprep_pipeline --load "what else ran"``; FOLDER holds requirements/bench.txt.
+Run: ``PYTHONPATH=FOLDER python -m bench.dataprep_pipeline --load "what else ran"``; FOLDER holds what
+requirements/bench.txt names.
 Prints one JSON line.
 """
 
-# ruff: noqa: PLR2004, S311, S603 - shares of planted dirt need plain, seeded chance; the command is our own
+# ruff: noqa: PLR2004, S311 - shares of planted dirt need plain, seeded chance
 
 import argparse
 import importlib
@@ -30,8 +31,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bench import near_duplicates as peers
 from tunewright.chassis.stage import Severity
 from tunewright.dataprep import features, rules
@@ -41,7 +40,10 @@ from tunewright.dataprep.stage import run
 
 ENGLISH = re.compile(r"[A-Z][^\n\"\\{}<>&]{60,400}?[.!?](?= |\\n|\")")
 CHINESE = re.compile(r"[^\n\r\t]{30,200}")
-REFUSALS = ("As an AI language model, I cannot give an opinion on that.", "作为一个人工智能语言模型，我无法回答这个问题。")
+REFUSALS = (
+    "As an AI language model, I cannot give an opinion on that.",
+    "作为一个人工智能语言模型，我无法回答这个问题。",
+)
 STEPS = {
     "read and parse": ("mapping", "_read"),
     "scan for guards": ("rules", "_Texts"),
@@ -153,8 +155,7 @@ def counted(seconds: dict[str, float]) -> Iterator[None]:
     undo: list[Callable[[], None]] = []
     for step, (module_name, *names) in STEPS.items():
         module = importlib.import_module(f"tunewright.dataprep.{module_name}")
-        for name in names:
-            undo.append(_wrap(module, name, step, seconds))
+        undo += [_wrap(module, name, step, seconds) for name in names]
     yield
     for back in undo:
         back()
@@ -242,7 +243,11 @@ def peer(count: int) -> dict[str, float]:
     start = time.perf_counter()
     peers.ours()
     own = time.perf_counter() - start
-    return {"rows": count, "datasketch_rows_per_second": round(count / theirs), "near_stage_times": round(theirs / own, 1)}
+    return {
+        "rows": count,
+        "datasketch_rows_per_second": round(count / theirs),
+        "near_stage_times": round(theirs / own, 1),
+    }
 
 
 def main() -> None:
@@ -269,7 +274,11 @@ def _measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
         if not path.exists():
             write_rows(int(path.name), path)
     size = sum(path.stat().st_size for path in whole.iterdir())
-    few, done, alone = measured(quarter, asked.workers), measured(whole, asked.workers), measured(quarter, 1, steps=True)
+    few, done, alone = (
+        measured(quarter, asked.workers),
+        measured(whole, asked.workers),
+        measured(quarter, 1, steps=True),
+    )
     beside = peer(asked.peer_rows) if asked.peer_rows else {}
     speed = asked.rows / done["seconds"]
     return {
@@ -290,7 +299,7 @@ def _measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "cpu_microseconds_per_row_by_step": {
             step: round(value / alone["rows_in"] * 1e6, 1) for step, value in alone["steps"].items()
         },
-        "machine": f"{platform.machine()}, {processors()} cores, Python {platform.python_version()}, numpy {np.__version__}",
+        "machine": f"{platform.machine()}, {processors()} cores, Python {platform.python_version()}",
         "date": datetime.now(UTC).date().isoformat(),
         "command": "PYTHONPATH=FOLDER python -m bench.dataprep_pipeline",
         "load": asked.load,

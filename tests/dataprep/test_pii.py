@@ -1,10 +1,16 @@
 """Personal data is found by form and checksum; what only looks like it stays."""
 
-import pytest
+import re
+from collections.abc import Iterable
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunewright.dataprep.pii import finding
 from tunewright.dataprep.pii.finding import KINDS, find
 from tunewright.dataprep.pii.masking import PLACEHOLDERS, mask
-from tunewright.dataprep.scanning import scan
+from tunewright.dataprep.scanning import DIGITS, scan
 from tunewright.dataprep.spec import Pii
 
 MASKED = {
@@ -60,3 +66,29 @@ def test_a_kind_is_masked_dropped_or_kept_as_asked(kind: str) -> None:
 @pytest.mark.parametrize("masked", MASKED.values())
 def test_a_placeholder_is_no_personal_data(masked: str) -> None:
     assert find(masked) == []
+
+
+PATTERNS = [finding._CARD, finding._CHINESE_ID, finding._SOCIAL_SECURITY, *(pattern for pattern, _ in finding._PHONES)]
+NUMBERS = st.one_of(
+    *(
+        st.from_regex(pattern.pattern.replace("\\2", "-"), alphabet=st.sampled_from("0123456789 .-+()（）转xX6a"))
+        for pattern in PATTERNS
+    ),
+    st.text("0123456789 .-+()（）转xXa\n", max_size=24),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(NUMBERS, max_size=5).map("".join))
+def test_looking_only_where_digits_are_finds_what_looking_everywhere_does(text: str) -> None:
+    numbers = [match.span() for match in finding._NUMBER.finditer(text)]
+    checks = dict(finding._PHONES)
+    for pattern in PATTERNS:
+        whole = _long(pattern.finditer(text))
+        assert _long(finding._in_numbers(pattern, text, numbers)) == whole
+        if pattern not in checks or any(map(checks[pattern], whole)):
+            assert not whole or scan([text])[0] & DIGITS
+
+
+def _long(matches: Iterable[re.Match[str]]) -> list[str]:
+    return [match[0] for match in matches if sum(map(str.isdigit, match[0])) >= 7]

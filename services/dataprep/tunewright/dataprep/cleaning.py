@@ -4,6 +4,7 @@ Each rule is one function from text to text. They run in order, again and again 
 twice is cleaning once. Knows nothing of files and counts.
 """
 
+import functools
 import re
 import unicodedata
 from collections.abc import Callable
@@ -35,6 +36,8 @@ RULES = {
 
 ANSWERS = frozenset({"assistant", "text", "chosen"})
 """Roles whose texts are learnt."""
+_SUBJECTS = {"mojibake": "encodings", "boilerplate_lines": "boilerplate"}
+"""Rule → what a row must not be about for the rule to change it."""
 _MAX_ROUNDS = 50
 _CODE_MARK = re.compile("[\x01-\x05]")
 _UNUSUAL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b-\u200d\u2028\u2029\u2060\ufeff]")
@@ -65,32 +68,54 @@ def clean_messages(messages: list[Message], spec: Cleaning) -> Cleaned:
     """Return the messages cleaned. System messages are cleaned like all others."""
     texts = [message["content"] for message in messages]
     has_angle = spec.html and any("<" in text or "&" in text for text in texts)
-    asked = [message["content"] for message in messages if message["role"] == "user"]
-    subject = has_angle and any(map(asks_about_markup, asked))
-    foreign = spec.mojibake and not all(map(str.isascii, texts))
-    about = foreign and any(map(mojibake.is_about_encodings, texts))
-    wanted = any(map(asks_for_boilerplate, asked))
-    held = {"html": has_angle and not subject, "mojibake": foreign and not about}
-    rules = spec.model_copy(update={**held, "boilerplate_lines": spec.boilerplate_lines and not wanted})
+    subject = _Subject(messages)
     cleaned: list[Message] = []
     fired: dict[str, int] = {}
     for index, message in enumerate(messages):
-        text, changed = clean_text(message["content"], rules, is_answer=message["role"] in ANSWERS)
+        text, changed = clean_text(message["content"], spec, is_answer=message["role"] in ANSWERS, subject=subject)
         for rule in sorted(changed):
             fired.setdefault(rule, index)
-        cleaned.append({**message, "content": text})
+        cleaned.append({**message, "content": text} if changed else message)
     left = has_angle and any(has_markup(set_aside(message["content"])[0]) for message in cleaned)
     return Cleaned(cleaned, fired, left)
 
 
-def clean_text(text: str, spec: Cleaning, *, is_answer: bool = False) -> tuple[str, set[str]]:
+class _Subject:
+    """What a row is about, looked at only where a rule would change something that may be its subject."""
+
+    def __init__(self, messages: list[Message]) -> None:
+        self._messages = messages
+
+    @functools.cached_property
+    def markup(self) -> bool:
+        """True if a question speaks of markup."""
+        return any(map(asks_about_markup, self._asked()))
+
+    @functools.cached_property
+    def boilerplate(self) -> bool:
+        """True if a question speaks of pages' furniture."""
+        return any(map(asks_for_boilerplate, self._asked()))
+
+    @functools.cached_property
+    def encodings(self) -> bool:
+        """True if any text speaks of encodings."""
+        return any(mojibake.is_about_encodings(message["content"]) for message in self._messages)
+
+    def _asked(self) -> list[str]:
+        return [message["content"] for message in self._messages if message["role"] == "user"]
+
+
+def clean_text(
+    text: str, spec: Cleaning, *, is_answer: bool = False, subject: _Subject | None = None
+) -> tuple[str, set[str]]:
     """Return the text cleaned and the names of the rules that changed it."""
+    about = subject or _Subject([])
     fired: set[str] = set()
     for _ in range(_MAX_ROUNDS):
         before = text
-        for name, rule in _rules_for(text, spec, is_answer=is_answer):
+        for name, rule in _rules_for(text, spec, about, is_answer=is_answer):
             changed = rule(text)
-            if changed != text:
+            if changed != text and not (name in _SUBJECTS and getattr(about, _SUBJECTS[name])):
                 fired.add(name)
                 text = changed
         if text == before:
@@ -98,18 +123,19 @@ def clean_text(text: str, spec: Cleaning, *, is_answer: bool = False) -> tuple[s
     return text, fired
 
 
-def _rules_for(text: str, spec: Cleaning, *, is_answer: bool) -> list[tuple[str, Rule]]:
+def _rules_for(text: str, spec: Cleaning, about: _Subject, *, is_answer: bool) -> list[tuple[str, Rule]]:
     """Return the rules that this text may need; most texts need next to none, and looking is cheap."""
     unusual = _UNUSUAL.search(text) is not None
     foreign = not text.isascii()
     has_tokens = not spec.control_characters and _CODE_MARK.search(text) is not None
+    angle = spec.html and not has_tokens and ("<" in text or "&" in text) and not about.markup
     wanted = (
         ("line_endings", spec.line_endings and unusual, _line_endings),
         ("control_characters", spec.control_characters and unusual, _c0_controls),
         ("mojibake", spec.mojibake and foreign and not has_tokens, _outside_code(mojibake.repair)),
         ("control_characters", spec.control_characters and unusual, _c1_controls),
         ("invisible_characters", spec.invisible_characters and unusual, _invisible),
-        ("html", spec.html and not has_tokens and ("<" in text or "&" in text), _outside_code(_html)),
+        ("html", angle, _outside_code(_html)),
         ("unicode", spec.unicode != "none" and foreign and not has_tokens, _outside_code(_form(spec.unicode))),
         ("trailing_space", spec.trailing_space and not has_tokens, _outside_code(_trailing_space)),
         ("boilerplate_lines", spec.boilerplate_lines and is_answer, without_edges),

@@ -78,12 +78,13 @@ def reject_answer(answer: str, questions: list[str], filters: Filters, flags: in
 
 
 def _lost(answer: str, questions: list[str]) -> str:
-    if any(map(mojibake.is_about_encodings, [answer, *questions])):
-        return ""
     around, _ = set_aside(answer)
+    lost = ""
     if found := _BROKEN.search(around):
-        return f"{found[0]} at character {found.start():,}"
-    return "UTF-8 read as GBK, with bytes lost" if mojibake.is_lost(around) else ""
+        lost = f"{found[0]} at character {found.start():,}"
+    elif mojibake.is_lost(around):
+        lost = "UTF-8 read as GBK, with bytes lost"
+    return "" if lost and any(map(mojibake.is_about_encodings, [answer, *questions])) else lost
 
 
 def _too_long(size: int, filters: Filters) -> Rejection:

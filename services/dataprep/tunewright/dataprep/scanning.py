@@ -407,7 +407,7 @@ def _starts_mojibake(lead: int, trail: int) -> bool:
 
 
 @compiled
-def _three_bytes(data: Bytes, index: int, end: int) -> int:  # noqa: C901 - one line a block of Unicode
+def _three_bytes(data: Bytes, index: int, end: int) -> int:
     """Return the flags of a character of U+0800 to U+FFFF."""
     lead, second, third = data[index], data[index + 1], data[index + 2]
     flags = NON_ASCII
@@ -417,9 +417,7 @@ def _three_bytes(data: Bytes, index: int, end: int) -> int:  # noqa: C901 - one 
         flags |= SPACE
     elif lead == 0xE2 and second == 0x80 and third in (0xA8, 0xA9):
         flags |= LINE_ENDING
-    elif lead == 0xE2 and second == 0x80 and 0x8B <= third <= 0x8D:
-        flags |= INVISIBLE
-    elif lead == 0xE2 and second == 0x81 and third == 0xA0:
+    elif lead == 0xE2 and ((second == 0x80 and 0x8B <= third <= 0x8D) or (second == 0x81 and third == 0xA0)):
         flags |= INVISIBLE
     elif lead == 0xE2 and index + 3 < end and data[index + 3] >= 0x80 and _is_root_or_frame(second, third):
         flags |= MOJIBAKE

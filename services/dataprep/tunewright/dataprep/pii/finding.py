@@ -27,6 +27,9 @@ class Found(NamedTuple):
     kind: str
 
 
+Numbers = list[tuple[int, int]]
+"""Where seven digits or more stand close together."""
+
 KINDS = ("secrets", "emails", "ibans", "cards", "national_ids", "phones")
 """All kinds, in the order in which they claim a place."""
 
@@ -93,24 +96,42 @@ _LEAST_ENTROPY = 3.0
 _NAMED_ENTROPY = 3.3
 
 
+_NUMBER = re.compile(r"[0-9](?:[ .()（）-]{0,17}[0-9]){6,}")
+"""All that cards, identity numbers and phones are made of, but for what stands directly before and after."""
+_BEFORE, _AFTER = 1, 10
+"""Characters of a match before and after the digits: `(` or `+`; an extension's sign and digits, and what must follow."""
+_CALLED = ("tel", "phone", "mobile", "cell", "whatsapp", "fax", "电话", "手机", "手機", "電話", "联系方式", "热线")
+_FOLD_TO_ASCII = ("ı", "ſ")
+"""Taken for `i` and `s` where case does not count."""
+
+
 def find(text: str, flags: int = scanning.EVERYTHING) -> list[Found]:
     """Return all places, in order, none over another; `flags` are those of `scanning.scan`, or all."""
     found: list[Found] = []
+    numbers = [match.span() for match in _NUMBER.finditer(text)] if flags & scanning.DIGITS else []
     for kind, flag, finder in _FINDERS:
         if flags & flag:
-            for start, end in finder(text):
+            for start, end in finder(text, numbers):
                 if not any(start < one.end and one.start < end for one in found):
                     found.append(Found(start, end, kind))
     return sorted(found)
 
 
-def _emails(text: str) -> Iterator[tuple[int, int]]:
+def _in_numbers(pattern: re.Pattern[str], text: str, numbers: Numbers) -> Iterator[re.Match[str]]:
+    """Yield what `pattern.finditer` does, looking only where digits are; no match reaches over two of the places."""
+    for start, end in numbers:
+        for match in pattern.finditer(text, max(0, start - _BEFORE), end + _AFTER):
+            if match.start() < end:
+                yield match
+
+
+def _emails(text: str, _: Numbers) -> Iterator[tuple[int, int]]:
     for match in _EMAIL.finditer(text):
         if not _NOBODY.search(match[0]) and ".." not in match[0]:
             yield match.span()
 
 
-def _ibans(text: str) -> Iterator[tuple[int, int]]:
+def _ibans(text: str, _: Numbers) -> Iterator[tuple[int, int]]:
     position = 0
     while match := _IBAN.search(text, position):
         position = match.start() + 2
@@ -126,8 +147,8 @@ def _ibans(text: str) -> Iterator[tuple[int, int]]:
             position = end
 
 
-def _cards(text: str) -> Iterator[tuple[int, int]]:
-    for match in _CARD.finditer(text):
+def _cards(text: str, numbers: Numbers) -> Iterator[tuple[int, int]]:
+    for match in _in_numbers(_CARD, text, numbers):
         if checks.is_card(re.sub("[ -]", "", match[0])) and _is_grouped(match[0]):
             yield match.span()
 
@@ -138,20 +159,23 @@ def _is_grouped(number: str) -> bool:
     return len(separators) <= 1 and all(len(group) >= 3 for group in re.split("[ -]", number))
 
 
-def _national_ids(text: str) -> Iterator[tuple[int, int]]:
-    for match in _CHINESE_ID.finditer(text):
+def _national_ids(text: str, numbers: Numbers) -> Iterator[tuple[int, int]]:
+    for match in _in_numbers(_CHINESE_ID, text, numbers):
         if checks.is_chinese_id(match[0]):
             yield match.span()
-    for match in _SOCIAL_SECURITY.finditer(text):
+    for match in _in_numbers(_SOCIAL_SECURITY, text, numbers):
         if checks.is_social_security(match[0]):
             yield match.span()
 
 
-def _phones(text: str) -> Iterator[tuple[int, int]]:
+def _phones(text: str, numbers: Numbers) -> Iterator[tuple[int, int]]:
     for pattern, check in _PHONES:
-        for match in pattern.finditer(text):
+        for match in _in_numbers(pattern, text, numbers):
             if check(match[0]):
                 yield match.span()
+    lower = text.lower()
+    if not any(word in lower for word in _CALLED) and not any(letter in text for letter in _FOLD_TO_ASCII):
+        return
     for match in _NAMED.finditer(text):
         if 7 <= sum(character.isdigit() for character in match[1]) <= 15:
             yield match.span(1)
@@ -166,7 +190,7 @@ def _is_north_american(number: str) -> bool:
     return checks.is_north_american(re.sub(r"\D", "", number)[-10:])
 
 
-def _secrets(text: str) -> Iterator[tuple[int, int]]:
+def _secrets(text: str, _: Numbers) -> Iterator[tuple[int, int]]:
     for match in _SECRET.finditer(text):
         name = match.lastgroup or ""
         value = match[name]
