@@ -106,6 +106,7 @@ def test_tasks_are_read_no_further_than_a_few_a_worker_ahead() -> None:
             read.append(number)
             yield number
 
+    workers: Forked[int, int]
     with Forked(abs, 2) as workers:
         for done, _ in enumerate(workers.ordered(tasks(), nothing)):
             assert len(read) <= done + 1 + 2 * 2 + 1

@@ -4,7 +4,7 @@ exact duplicates → near-duplicates → conflicts → split → mixing
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,15 +13,16 @@ import orjson
 from numpy.typing import NDArray
 
 from tunewright.dataprep import conflicts, dedup, mixing, near_duplicates
+from tunewright.dataprep.clusters import Groups
 from tunewright.dataprep.parts import Parts
 from tunewright.dataprep.pool import Check
 from tunewright.dataprep.rows import Rows
 from tunewright.dataprep.shingling import Sets, sets
-from tunewright.dataprep.spec import DataprepSpec
+from tunewright.dataprep.spec import DataprepSpec, Duplicates
 from tunewright.dataprep.splitting import held_out, linked
 from tunewright.dataprep.tally import CONFLICT, DUPLICATE, NEAR_DUPLICATE, NOT_MIXED
 
-_PIECE = 4096
+PIECE = 4096
 """Rows whose texts are held at once."""
 
 
@@ -57,10 +58,33 @@ class Decisions:
         self.reasons[reason] = rows
 
 
+FindNear = Callable[[Rows, NDArray[np.bool_], Duplicates, Path, Check], Groups]
+"""All rows, which of them take part, settings, folder for scratch files → the near-duplicates."""
+
+
+def find_near(rows: Rows, alive: NDArray[np.bool_], spec: Duplicates, scratch: Path, check: Check) -> Groups:
+    """Find near-duplicates in this process."""
+    read_sets = _set_reader(rows, spec)
+    return near_duplicates.find(rows.band, rows.facts.worth, alive, read_sets, spec, scratch, check)
+
+
 def decide(
-    rows: Rows, spec: DataprepSpec, sources: Sequence[tuple[str, float]], scratch: Path, check: Check
+    rows: Rows,
+    spec: DataprepSpec,
+    sources: Sequence[tuple[str, float]],
+    scratch: Path,
+    check: Check,
+    near: FindNear = find_near,
 ) -> Decisions:
-    """Return what becomes of the rows; `sources` holds name and weight of each file's source.
+    """Return what becomes of the rows.
+
+    Args:
+        rows: all of them.
+        spec: the settings.
+        sources: name and weight of each file's source.
+        scratch: folder for scratch files.
+        check: called often; what it raises ends the work.
+        near: finds near-duplicates.
 
     Raises:
         InvalidData: a source has too few rows for the mixing asked for.
@@ -75,7 +99,7 @@ def decide(
         found.kept_instead = dedup.find_exact(rows.facts.identity, rows.facts.worth)
         found.drop(DUPLICATE, np.flatnonzero(found.kept_instead != own))
     if spec.duplicates.near:
-        _near(rows, spec, scratch, found, check)
+        _take_near(near(rows, found.alive, spec.duplicates, scratch, check), found)
     _conflicts(rows, spec, found)
     _split(rows, spec, found)
     check()
@@ -83,22 +107,24 @@ def decide(
     return found
 
 
-def _near(rows: Rows, spec: DataprepSpec, scratch: Path, found: Decisions, check: Check) -> None:
-    read_sets = _set_reader(rows, spec)
-    groups = near_duplicates.find(rows.band, rows.facts.worth, found.alive, read_sets, spec.duplicates, scratch, check)
-    dropped = np.flatnonzero((groups.kept_instead != np.arange(len(rows))) & found.alive)
+def _take_near(groups: Groups, found: Decisions) -> None:
+    dropped = np.flatnonzero((groups.kept_instead != np.arange(len(found.alive))) & found.alive)
     found.cluster, found.similarity = groups.cluster, groups.similarity
     found.kept_instead[dropped] = groups.kept_instead[dropped]
     found.drop(NEAR_DUPLICATE, dropped)
 
 
-def _set_reader(rows: Rows, spec: DataprepSpec) -> Callable[[NDArray[np.int64]], Iterator[Sets]]:
+def _set_reader(rows: Rows, spec: Duplicates) -> Callable[[NDArray[np.int64]], Iterator[Sets]]:
     def read_sets(numbers: NDArray[np.int64]) -> Iterator[Sets]:
-        for start in range(0, len(numbers), _PIECE):
-            messages = [orjson.loads(line)["messages"] for line in rows.lines(numbers[start : start + _PIECE])]
-            yield sets(Parts.of_messages(messages), spec.duplicates.shingle)
+        for start in range(0, len(numbers), PIECE):
+            yield sets_of(rows.lines(numbers[start : start + PIECE]), spec.shingle)
 
     return read_sets
+
+
+def sets_of(lines: Iterable[bytes], shingle: int) -> Sets:
+    """Return the sets of shingles of rows given as they stand in the dataset."""
+    return sets(Parts.of_messages([orjson.loads(line)["messages"] for line in lines]), shingle)
 
 
 def _conflicts(rows: Rows, spec: DataprepSpec, found: Decisions) -> None:

@@ -63,11 +63,33 @@ class _Read:
     """Place of the group, and stratum, where the split goes by fields."""
 
 
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """All that came out of a block."""
+
+    mapped: Mapped
+    lines: list[bytes]
+    """The rows as they will stand in the dataset."""
+    bands: NDArray[np.uint64]
+    """n × bands; `Features.bands`."""
+
+
 def map_block(block: Block, job: Job) -> Mapped:
-    """Work a block off.
+    """Work a block off; its rows and band keys go into the scratch folder.
 
     Raises:
-        InvalidData: the file is not UTF-8.
+        InvalidData: the file is broken in a way that leaves no rows behind that place.
+    """
+    worked = work_off(block, job)
+    scratch.write_block(job.folder, block.number, worked.lines, worked.bands)
+    return worked.mapped
+
+
+def work_off(block: Block, job: Job) -> Worked:
+    """Work a block off; writes nothing.
+
+    Raises:
+        InvalidData: the file is broken in a way that leaves no rows behind that place.
     """
     counts = Counts()
     read = _read(block, job, counts)
@@ -87,11 +109,10 @@ def map_block(block: Block, job: Job) -> Mapped:
     changes = np.array([len(treated.changes.get(number, ())) for number in kept], np.uint8)
     rows = [treated.rows[number] for number in kept]
     lines, facts, bands = _describe(rows, [read.numbers[number] for number in kept], name, changes, job.spec)
-    scratch.write_block(job.folder, block.number, lines, bands)
     keys = np.array([read.keys[number] for number in kept], np.uint64).reshape(-1, 2)
     facts["quality"] = treated.quality[kept]
     facts["group"], facts["stratum"] = keys[:, 0].copy(), keys[:, 1].copy()
-    return Mapped(block, Facts(**cast("Any", facts)), counts)
+    return Worked(Mapped(block, Facts(**cast("Any", facts)), counts), lines, bands)
 
 
 def as_text(messages: Sequence[Message]) -> str:

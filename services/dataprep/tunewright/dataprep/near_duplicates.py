@@ -4,11 +4,12 @@ LSH only proposes: a pair counts if the Jaccard similarity of the two sets of sh
 the answers alone half of it (a long shared text with another short answer is no duplicate). Rows with different system
 messages never meet. In a bucket each row is compared with the better ones that have no better twin there themselves.
 One band at a time is in memory, about 50 bytes a row; the shingles of rows that meet another lie in a scratch file
-without a name. Worth alone decides, so that neither the order of rows nor the cut of blocks does. Knows no texts.
+without a name. Worth alone decides, so that neither the order of rows nor the cut of blocks does. What a bucket gives
+depends on its own rows only, so that buckets may be divided among machines. Knows no texts.
 """
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -31,6 +32,7 @@ ANSWER_SHARE = 0.5
 
 _Kind = TypeVar("_Kind", np.uint8, np.uint64)
 
+_NO_PAIRS = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
 _PIECE = 1 << 16
 """Rows between two looks at whether to stop."""
 
@@ -39,7 +41,7 @@ _ReadSets = Callable[[NDArray[np.int64]], Iterable[Sets]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidates:
+class Candidates:
     """Rows that meet another, with their sets; numbered from 0 in the order of their rows."""
 
     rows: NDArray[np.int64]
@@ -73,18 +75,25 @@ def find(
     """
     bands = banding(spec.permutations, spec.threshold).bands
     rows = _meeting(read_band, bands, alive, check)
-    stats = dict.fromkeys(("candidates", "compared", "verified", "pairs", "left_out"), 0) | {"candidates": len(rows)}
+    stats = new_stats() | {"candidates": len(rows)}
     if not len(rows):
-        return group(_no_pairs(), worth, stats)
+        return group(merge([]), worth, stats)
     with (
         tempfile.TemporaryFile(dir=folder) as whole,
         tempfile.TemporaryFile(dir=folder) as answers,
         tempfile.TemporaryFile(dir=folder) as sketches,
     ):
         candidates = _fetch(rows, read_sets, spec.permutations, (whole, answers, sketches), check)
-        pairs = _compare_all(candidates, read_band, bands, worth, spec, stats, check)
+        present = np.ones(len(rows), np.bool_)
+        keys = ((read_band(band)[rows], present) for band in range(bands))
+        pairs = compare_all(candidates, keys, worth[rows], spec, stats, check)
     stats["pairs"] = len(pairs.worse)
     return group(pairs, worth, stats)
+
+
+def new_stats() -> dict[str, int]:
+    """Return the counts of a search that has not begun."""
+    return dict.fromkeys(("candidates", "compared", "verified", "pairs", "left_out"), 0)
 
 
 def _meeting(read_band: _Bands, bands: int, alive: NDArray[np.bool_], check: Callable[[], None]) -> NDArray[np.int64]:
@@ -105,17 +114,16 @@ def _fetch(
     permutations: int,
     files: tuple[BinaryIO, BinaryIO, BinaryIO],
     check: Callable[[], None],
-) -> _Candidates:
+) -> Candidates:
     whole_lengths, answer_lengths = [], []
     for piece in read_sets(rows):
         check()
-        sketches = np.empty((len(piece.whole_ends), permutations), np.uint8)
-        _sketch_all(piece.whole, piece.whole_ends, permutations, sketches)
+        sketches = low_sketches(piece, permutations)
         for file, array in zip(files, (piece.whole.data, piece.answers.data, sketches.data), strict=True):
             file.write(array)
         whole_lengths.append(np.diff(piece.whole_ends, prepend=0))
         answer_lengths.append(np.diff(piece.answer_ends, prepend=0))
-    return _Candidates(
+    return Candidates(
         rows,
         _mapped(files[0], np.uint64),
         np.cumsum(np.concatenate(whole_lengths)),
@@ -125,6 +133,13 @@ def _fetch(
     )
 
 
+def low_sketches(piece: Sets, permutations: int) -> NDArray[np.uint8]:
+    """Return n × permutations: the low byte of each place of the rows' sketches."""
+    sketches = np.empty((len(piece.whole_ends), permutations), np.uint8)
+    _sketch_all(piece.whole, piece.whole_ends, permutations, sketches)
+    return sketches
+
+
 def _mapped(file: BinaryIO, kind: type[_Kind]) -> NDArray[_Kind]:
     file.flush()
     if not file.tell():
@@ -132,30 +147,38 @@ def _mapped(file: BinaryIO, kind: type[_Kind]) -> NDArray[_Kind]:
     return np.memmap(file, kind, mode="r").view(np.ndarray)
 
 
-def _compare_all(
-    candidates: _Candidates,
-    read_band: _Bands,
-    bands: int,
+def compare_all(
+    candidates: Candidates,
+    bands: Iterable[tuple[NDArray[np.uint64], NDArray[np.bool_]]],
     worth: NDArray[np.uint64],
     spec: Duplicates,
     stats: dict[str, int],
     check: Callable[[], None],
 ) -> Pairs:
+    """Return the verified pairs of all buckets, each once, by the numbers of their rows.
+
+    Args:
+        candidates: the rows with their sets.
+        bands: of each band, each candidate's key and whether it takes part.
+        worth: of each candidate, greater is better.
+        spec: threshold, permutations.
+        stats: what was compared is added to it.
+        check: called often; what it raises ends the search.
+    """
     rows = candidates.rows
-    own_worth, present = worth[rows], np.ones(len(rows), np.bool_)
     floor = estimate_floor(spec.permutations, spec.threshold)
     known = np.full(len(rows), -1, np.int64)
-    found = [_no_pairs()]
-    for band in range(bands):
-        keys = read_band(band)[rows]
+    found: list[Pairs] = []
+    for keys, present in bands:
         meeting = repeated(keys, present)
-        order = meeting[np.lexsort((meeting, ~own_worth[meeting], keys[meeting]))]
+        order = meeting[np.lexsort((meeting, ~worth[meeting], keys[meeting]))]
         starts = np.flatnonzero(np.diff(keys[order], prepend=~keys[order[:1]]))
         for first, last in _pieces(starts, len(order)):
             check()
             found.append(_compare(candidates, order[first:last], keys, known, floor, spec.threshold, stats))
-        found = [_merge(found)]
-    return Pairs(rows[found[0].worse], rows[found[0].better], found[0].similarity)
+        found = [merge(found)]
+    pairs = merge(found)
+    return Pairs(rows[pairs.worse], rows[pairs.better], pairs.similarity)
 
 
 def _pieces(starts: NDArray[np.int64], end: int) -> Iterable[tuple[int, int]]:
@@ -169,7 +192,7 @@ def _pieces(starts: NDArray[np.int64], end: int) -> Iterable[tuple[int, int]]:
 
 
 def _compare(
-    candidates: _Candidates,
+    candidates: Candidates,
     order: NDArray[np.int64],
     keys: NDArray[np.uint64],
     known: NDArray[np.int64],
@@ -188,8 +211,9 @@ def _compare(
     return Pairs(worse[:used], better[:used], similarity[:used])
 
 
-def _merge(found: list[Pairs]) -> Pairs:
-    """Return all pairs, each once."""
+def merge(found: Sequence[Pairs]) -> Pairs:
+    """Return all pairs, each once, in order of the worse and the better row."""
+    found = [_NO_PAIRS, *found]
     worse, better = (np.concatenate([getattr(pairs, name) for pairs in found]) for name in ("worse", "better"))
     similarity = np.concatenate([pairs.similarity for pairs in found])
     order = np.lexsort((better, worse))
@@ -197,10 +221,6 @@ def _merge(found: list[Pairs]) -> Pairs:
     new = np.ones(len(order), np.bool_)
     new[1:] = (np.diff(worse) != 0) | (np.diff(better) != 0)
     return Pairs(worse[new], better[new], similarity[order][new])
-
-
-def _no_pairs() -> Pairs:
-    return Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 @compiled
