@@ -27,7 +27,6 @@ FILES: dict[str, tuple[bytes, str, str]] = {
     "zip": (b"PK\x03\x04 bytes", "raw.jsonl is a ZIP archive", "Unpack or convert it"),
     "parquet": (b"PAR1 bytes", "raw.jsonl is a broken Parquet file", "Write it again"),
     "png": (b"\x89PNG\r\n", "raw.jsonl is a PNG image", "Unpack or convert it"),
-    "documents": (to_jsonl([{"text": "a"}]), "raw.jsonl holds documents", "Give questions with their answers"),
     "gbk in doubt": (
         GOOD + to_jsonl([pair("你好吗", "很好")]).decode().encode("gb18030"),
         f"raw.jsonl is not UTF-8 from the byte at offset {len(GOOD) + 17} on, and it may be GB18030 or",

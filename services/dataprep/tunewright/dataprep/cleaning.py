@@ -38,6 +38,8 @@ ANSWERS = frozenset({"assistant", "text", "chosen"})
 """Roles whose texts are learnt."""
 _SUBJECTS = {"mojibake": "encodings", "boilerplate_lines": "boilerplate"}
 """Rule → what a row must not be about for the rule to change it."""
+EDGED = ANSWERS | {"rejected"}
+"""Roles whose texts may have a web page's furniture around them: both answers of a pair are cleaned alike."""
 _MAX_ROUNDS = 50
 _CODE_MARK = re.compile("[\x01-\x05]")
 _UNUSUAL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b-\u200d\u2028\u2029\u2060\ufeff]")
@@ -72,7 +74,7 @@ def clean_messages(messages: list[Message], spec: Cleaning) -> Cleaned:
     cleaned: list[Message] = []
     fired: dict[str, int] = {}
     for index, message in enumerate(messages):
-        text, changed = clean_text(message["content"], spec, is_answer=message["role"] in ANSWERS, subject=subject)
+        text, changed = clean_text(message["content"], spec, is_answer=message["role"] in EDGED, subject=subject)
         for rule in sorted(changed):
             fired.setdefault(rule, index)
         cleaned.append({**message, "content": text} if changed else message)

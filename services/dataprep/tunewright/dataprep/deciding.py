@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tunewright.dataprep import conflicts, dedup, mixing, near_duplicates
 from tunewright.dataprep.clusters import Groups
+from tunewright.dataprep.kinds import messages_of
 from tunewright.dataprep.parts import Parts
 from tunewright.dataprep.pool import Check
 from tunewright.dataprep.rows import Rows
@@ -124,7 +125,7 @@ def _set_reader(rows: Rows, spec: Duplicates) -> Callable[[NDArray[np.int64]], I
 
 def sets_of(lines: Iterable[bytes], shingle: int) -> Sets:
     """Return the sets of shingles of rows given as they stand in the dataset."""
-    return sets(Parts.of_messages([orjson.loads(line)["messages"] for line in lines]), shingle)
+    return sets(Parts.of_messages([messages_of(orjson.loads(line)) for line in lines]), shingle)
 
 
 def _conflicts(rows: Rows, spec: DataprepSpec, found: Decisions) -> None:

@@ -13,7 +13,8 @@ from tunewright.dataprep.spec import DataprepSpec, Filters
 
 REASONS = {
     "empty_question": "A question without text, after cleaning",
-    "empty_answer": "An answer without text, after cleaning",
+    "empty_answer": "An answer or a document without text, after cleaning",
+    "same_answers": "A pair whose chosen and rejected answer are the same, after cleaning",
     "answer_too_short": "Answers shorter than min_answer_chars",
     "too_long": "Messages longer than max_chars together",
     "too_few_tokens": "Fewer tokens than min_tokens",
@@ -55,11 +56,13 @@ def reject_size(messages: list[Message], filters: Filters) -> Rejection | None:
     answers = [
         message["content"] for message in messages if message["role"] in ANSWERS and not message.get("tool_calls")
     ]
-    if not all(answers):
+    if not all(answers) or not all(message["content"] for message in messages if message["role"] == "rejected"):
         return Rejection("empty_answer", "an answer without text")
     size = sum(map(len, answers))
     if answers and size < (least := filters.min_answer_chars):
         return Rejection("answer_too_short", f"{size:,} characters; min_answer_chars is {least:,}")
+    if messages[-1]["role"] == "rejected" and messages[-1]["content"] == messages[-2]["content"]:
+        return Rejection("same_answers", "chosen and rejected are the same")
     total = sum(len(message["content"]) for message in messages)
     return _too_long(total, filters) if total > filters.max_chars else None
 

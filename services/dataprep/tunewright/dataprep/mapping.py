@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from tunewright.dataprep import features as featuring
 from tunewright.dataprep import rules, scratch
 from tunewright.dataprep.blocks import Block, read_block
+from tunewright.dataprep.cleaning import clean_messages
 from tunewright.dataprep.compiling import compiled
 from tunewright.dataprep.dedup import worth
-from tunewright.dataprep.parts import ASSISTANT, CHOSEN, TEXT, Parts
-from tunewright.dataprep.readers import Source
+from tunewright.dataprep.kinds import RowKind, body_of
+from tunewright.dataprep.parts import ASSISTANT, CHOSEN, REJECTED, TEXT, Parts
+from tunewright.dataprep.readers import Source, pieces
 from tunewright.dataprep.rows import Facts
 from tunewright.dataprep.shapes import Message, Recognition, Shaper
 from tunewright.dataprep.spec import DataprepSpec
@@ -40,6 +42,7 @@ class Job:
     spec: DataprepSpec
     sources: Sequence[Source]
     recognitions: Sequence[Recognition]
+    kind: RowKind
     folder: Path
     """The scratch folder."""
 
@@ -61,6 +64,8 @@ class _Read:
     messages: list[list[Message]]
     keys: list[tuple[int, int]]
     """Place of the group, and stratum, where the split goes by fields."""
+    documents: list[int]
+    """Place of the document that the row is a piece of; 0 for whole ones, and where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +113,12 @@ def work_off(block: Block, job: Job) -> Worked:
         counts.change(name, read.numbers[number], treated.changes[number], read.messages[number], treated.rows[number])
     changes = np.array([len(treated.changes.get(number, ())) for number in kept], np.uint8)
     rows = [treated.rows[number] for number in kept]
-    lines, facts, bands = _describe(rows, [read.numbers[number] for number in kept], name, changes, job.spec)
+    lines, facts, bands = _describe(rows, [read.numbers[number] for number in kept], name, changes, job)
     keys = np.array([read.keys[number] for number in kept], np.uint64).reshape(-1, 2)
+    documents = np.array([read.documents[number] for number in kept], np.uint64)
+    facts["question"] = np.where(documents != 0, documents, facts["question"])
+    if job.kind is RowKind.PREFERENCE:
+        facts["prompt"], facts["answer"] = _contradictions(rows, job.spec.seed)
     facts["quality"] = treated.quality[kept]
     facts["group"], facts["stratum"] = keys[:, 0].copy(), keys[:, 1].copy()
     return Worked(Mapped(block, Facts(**cast("Any", facts)), counts), lines, bands)
@@ -122,9 +131,11 @@ def as_text(messages: Sequence[Message]) -> str:
 
 def _read(block: Block, job: Job, counts: Counts) -> _Read:
     source = job.sources[block.file]
-    shaped = Shaper(job.recognitions[block.file], source.reading, job.spec.system_prompt)
-    found = _Read([], [], [])
-    split, seed = job.spec.split, job.spec.seed
+    recognition = job.recognitions[block.file]
+    whole = place(source.name.encode(), job.spec.seed) if recognition.is_document else 0
+    shaped = Shaper(recognition, source.reading, job.spec.system_prompt)
+    found = _Read([], [], [], [])
+    split, seed, limit = job.spec.split, job.spec.seed, source.reading.piece_chars
     by_field = split.by not in {"cluster", "question"} or bool(split.stratify_by)
     for line in read_block(block, source):
         counts.rows += 1
@@ -137,10 +148,34 @@ def _read(block: Block, job: Job, counts: Counts) -> _Read:
         except RowError as error:
             counts.refuse(source, line, error.problem)
             continue
-        found.numbers.append(line.number)
-        found.messages.append(messages)
-        found.keys.append(keys)
+        rows, document = [messages], whole
+        if job.kind is RowKind.TEXT and len(messages[0]["content"]) > limit:
+            rows, document = _cut(messages, line.number, source, job.spec, counts)
+        for row in rows:
+            found.numbers.append(line.number)
+            found.messages.append(row)
+            found.keys.append(keys)
+            found.documents.append(document)
     return found
+
+
+def _cut(
+    messages: list[Message], number: int, source: Source, spec: DataprepSpec, counts: Counts
+) -> tuple[list[list[Message]], int]:
+    """Return a long document in pieces, and its place on the split's scale. Markup is cleaned while it is whole."""
+    document = place(messages[0]["content"].encode("utf-8", "surrogatepass"), spec.seed)
+    if "<" in messages[0]["content"]:
+        cleaned = clean_messages(messages, spec.cleaning)
+        if cleaned.rules:
+            counts.change(source.name, number, cleaned.rules, messages, cleaned.messages)
+            messages = cleaned.messages
+    texts = [piece for piece in pieces(messages[0]["content"], source.reading.piece_chars) if piece.strip()] or [""]
+    rows: list[list[Message]] = [[{"role": "text", "content": piece.strip("\n")}] for piece in texts]
+    if len(rows) > 1:
+        counts.rows += len(rows) - 1
+        counts.cut += 1
+        counts.pieces += len(rows)
+    return rows, document
 
 
 def _key(value: dict[str, object], name: str, seed: int) -> int:
@@ -157,17 +192,17 @@ def _key(value: dict[str, object], name: str, seed: int) -> int:
 
 
 def _describe(
-    rows: list[list[Message]], numbers: list[int], name: str, changes: NDArray[np.uint8], spec: DataprepSpec
+    rows: list[list[Message]], numbers: list[int], name: str, changes: NDArray[np.uint8], job: Job
 ) -> tuple[list[bytes], dict[str, NDArray[np.generic]], NDArray[np.uint64]]:
     """Return the lines of clean rows, their facts, and their band keys."""
     parts = Parts.of_messages(rows)
-    found = featuring.features(parts, spec.duplicates, seed=spec.seed)
-    bodies = [orjson.dumps(messages) for messages in rows]
+    found = featuring.features(parts, job.spec.duplicates, seed=job.spec.seed)
+    bodies = [body_of(messages, job.kind) for messages in rows]
     digest = np.frombuffer(b"".join([hashlib.sha256(body).digest() for body in bodies]), np.uint8).reshape(-1, 32)
     identity = found.identity.tobytes().hex()
     tail = b',"source":{"file":' + orjson.dumps(name) + b',"line":'
     lines = [
-        b'{"id":"%b","messages":%b%b%d}}\n' % (identity[64 * row : 64 * row + 64].encode(), body, tail, number)
+        b'{"id":"%b",%b%b%d}}\n' % (identity[64 * row : 64 * row + 64].encode(), body, tail, number)
         for row, (body, number) in enumerate(zip(bodies, numbers, strict=True))
     ]
     answers, others = _lengths(parts)
@@ -177,7 +212,7 @@ def _describe(
         "digest": digest,
         "worth": worth(changes, found.distinct, digest),
         "question": found.question,
-        "prompt": found.prompt,
+        "prompt": found.prompt if job.kind is RowKind.CONVERSATION else np.zeros(len(rows), np.uint64),
         "answer": found.answer,
         "question_chars": others,
         "answer_chars": answers,
@@ -186,14 +221,25 @@ def _describe(
     return lines, facts, found.bands
 
 
+def _contradictions(rows: list[list[Message]], seed: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return for each pair what it compares, and what it prefers: pairs may prefer one thing both ways."""
+    compared = [[*row[:-2], *sorted(message["content"] for message in row[-2:])] for row in rows]
+    prefers = [row[-2]["content"] for row in rows]
+    return (
+        np.array([place(orjson.dumps(value), seed) for value in compared], np.uint64),
+        np.array([place(value.encode("utf-8", "surrogatepass"), seed) for value in prefers], np.uint64),
+    )
+
+
 def _lengths(parts: Parts) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """Return each row's characters: those of answers, and all others."""
+    """Return each row's characters: those of answers, and all others but rejected answers."""
     sizes = np.empty(len(parts.ends), np.int64)
     _count_characters(parts.data, parts.ends, sizes)
     owner = np.repeat(np.arange(len(parts)), np.diff(parts.rows, prepend=0))
     is_answer = np.isin(parts.roles, _ANSWERS)
     answers = np.bincount(owner[is_answer], sizes[is_answer], len(parts)).astype(np.uint32)
-    return answers, np.bincount(owner, sizes, len(parts)).astype(np.uint32) - answers
+    is_other = ~is_answer & (parts.roles != REJECTED)
+    return answers, np.bincount(owner[is_other], sizes[is_other], len(parts)).astype(np.uint32)
 
 
 @compiled

@@ -11,6 +11,7 @@ import orjson
 
 from tunewright.dataprep.deciding import Decisions
 from tunewright.dataprep.dedup import KEEP_RULE
+from tunewright.dataprep.kinds import RowKind, messages_of
 from tunewright.dataprep.rows import Rows
 from tunewright.dataprep.rules import RULE_WORDS
 from tunewright.dataprep.spec import DataprepSpec
@@ -24,7 +25,9 @@ _DECADE = (10, 12, 16, 20, 25, 32, 40, 50, 63, 80)
 _EDGES = (*range(1, 9), *(value * 10**power for power in range(8) for value in _DECADE))
 
 
-def build_report(spec: DataprepSpec, tally: Tally, rows: Rows, found: Decisions, fingerprint: str) -> dict[str, Any]:
+def build_report(
+    spec: DataprepSpec, tally: Tally, rows: Rows, found: Decisions, fingerprint: str, kind: RowKind
+) -> dict[str, Any]:
     """Return the report."""
     kept = np.flatnonzero(found.alive)
     by_file = np.bincount(rows.files[kept], minlength=len(tally.files)).tolist()
@@ -33,6 +36,7 @@ def build_report(spec: DataprepSpec, tally: Tally, rows: Rows, found: Decisions,
     return {
         "schema_version": SCHEMA_VERSION,
         "fingerprint": fingerprint,
+        "row_kind": kind.value,
         "spec": spec.canonical(),
         "rows_in": tally.rows_in,
         "rows_out": len(kept),
@@ -143,5 +147,5 @@ def _spread(kept: Sequence[int]) -> list[int]:
 
 def _sample(rows: Rows, number: int) -> dict[str, Any]:
     row = rows.read(number)
-    turns = [{"role": m["role"], "content": m["content"][:_TURN_CHARS]} for m in row["messages"][:6]]
+    turns = [{"role": m["role"], "content": m["content"][:_TURN_CHARS]} for m in messages_of(row)[:6]]
     return {"source": row["source"], "messages": turns}

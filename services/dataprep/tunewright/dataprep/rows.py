@@ -31,9 +31,10 @@ class Facts:
     question: NDArray[np.uint64]
     """Place of the question on the scale of the split."""
     prompt: NDArray[np.uint64]
+    """Hash of what is asked; of a pair, of what is compared; 0 where rows cannot contradict each other."""
     answer: NDArray[np.uint64]
     question_chars: NDArray[np.uint32]
-    """Characters of all that is not answer."""
+    """Characters of all that is no answer, chosen or rejected."""
     answer_chars: NDArray[np.uint32]
     quality: NDArray[np.float32]
     tokens: NDArray[np.uint32]

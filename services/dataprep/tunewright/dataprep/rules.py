@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tunewright.dataprep import languages, measuring, quality, repetition, scanning
-from tunewright.dataprep.cleaning import ANSWERS, RULES, clean_messages
+from tunewright.dataprep.cleaning import ANSWERS, EDGED, RULES, clean_messages
 from tunewright.dataprep.filters import Rejection, reject_answer, reject_raw, reject_size
 from tunewright.dataprep.pii.finding import KINDS
 from tunewright.dataprep.pii.masking import WORDS, mask
@@ -51,6 +51,7 @@ class _Texts:
         self.starts = np.cumsum(self.counts) - self.counts
         self.owners = np.repeat(np.arange(len(rows)), self.counts)
         self.answers = np.array([message["role"] in ANSWERS for row in rows for message in row], np.bool_)
+        self.pairs = rows[0][-1]["role"] == "rejected"
         self._everywhere = everywhere
         self.flags = self._scan(self.texts)
 
@@ -64,6 +65,11 @@ class _Texts:
         for place, text in zip(places, fresh, strict=True):
             self.texts[place] = text
         self.flags[places] = self._scan(fresh)
+
+    def role(self, place: int, rows: Sequence[list[Message]]) -> str:
+        """Return the role of one text."""
+        owner = int(self.owners[place])
+        return rows[owner][place - int(self.starts[owner])]["role"]
 
     def sizes(self) -> npt.NDArray[np.int64]:
         """Return each text's length in characters."""
@@ -108,7 +114,7 @@ def _clean(texts: _Texts, spec: DataprepSpec, done: Treatment) -> None:
     flags = scanning.CLEANING | (scanning.NON_ASCII if spec.cleaning.unicode == "nfkc" else 0)
     places = texts.flagged(flags)
     if spec.cleaning.boilerplate_lines:
-        places += texts.flagged(scanning.BOILERPLATE, answers=True)
+        places += [place for place in texts.flagged(scanning.BOILERPLATE) if texts.role(place, done.rows) in EDGED]
     for number in sorted({int(texts.owners[place]) for place in places} - done.rejections.keys()):
         cleaned = clean_messages(done.rows[number], spec.cleaning)
         if cleaned.markup_left:
@@ -149,7 +155,8 @@ def _reject_sizes(texts: _Texts, spec: DataprepSpec, done: Treatment) -> None:
     total, answers = _by_row(texts, sizes), _by_row(texts, sizes * texts.answers)
     empty = _by_row(texts, (sizes == 0).astype(np.int64))
     filters = spec.filters
-    for number in np.flatnonzero((empty > 0) | (answers < filters.min_answer_chars) | (total > filters.max_chars)):
+    unfit = (empty > 0) | (answers < filters.min_answer_chars) | (total > filters.max_chars) | texts.pairs
+    for number in np.flatnonzero(unfit):
         if rejection := reject_size(done.rows[number], filters):
             done.rejections.setdefault(int(number), rejection)
 

@@ -14,8 +14,19 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Never, NotRequired, TypedDict
 
 from tunewright.chassis.errors import InvalidData, Violation
-from tunewright.dataprep.readers import Layout, Line, Problem, Reading, Source, as_violation, examine, read_lines
-from tunewright.dataprep.turns import RowError, answer_text, conversation, kind_of, sharegpt, text_of
+from tunewright.dataprep.pairs import pair_of
+from tunewright.dataprep.readers import (
+    DOCUMENTS,
+    Layout,
+    Line,
+    Problem,
+    Reading,
+    Source,
+    as_violation,
+    examine,
+    read_lines,
+)
+from tunewright.dataprep.turns import RowError, answer_text, conversation, kind_of, sharegpt
 
 _LINES_LOOKED_AT = 1000
 _OBJECTS_LOOKED_AT = 100
@@ -70,12 +81,13 @@ _OPTIONAL: dict[Shape, tuple[str, ...]] = {
     Shape.PREFERENCE: ("prompt", "system"),
 }
 _PREFERENCE_NAMES = {"chosen": "preferred_output", "rejected": "non_preferred_output", "prompt": "input"}
+_QUESTIONS = ("question", "instruction", "input", "conversations")
+"""What the prompt of pairs is called elsewhere."""
 _IMAGES = ("image", "images")
 _EXPECTED = (
     "instruction and output (input may be added), prompt and completion, messages, conversations (ShareGPT), "
     "text, or chosen and rejected"
 )
-_KINDS = {Shape.TEXT: "documents", Shape.PREFERENCE: "preference pairs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +102,8 @@ class Recognition:
     looked_at: int
     mapping: tuple[tuple[str, str], ...] = field(default=())
     """(our name, the file's name), where they differ."""
+    is_document: bool = False
+    """True if the file itself is one document, of which its rows are pieces."""
 
     def words(self) -> str:
         """Return it for people: shape, fields, and which field stands for which."""
@@ -119,14 +133,9 @@ def recognise(source: Source, wanted: str, layout: Layout | None = None) -> Reco
     if not counts[shape]:
         _refuse_fields(source, lines, candidates, names, auto=wanted == "auto")
     _check_named(source, shape)
-    if shape in _KINDS:
-        raise InvalidData(
-            f"{source.name} holds {_KINDS[shape]}; a dataset is made of conversations",
-            remedy="Give questions with their answers: instruction and output, messages, or conversations.",
-        )
     shown = tuple(name[:_NAME_CHARS] for name in names[:_NAMES_SHOWN])
     mapping = tuple((ours, theirs) for ours, theirs in mappings[shape].items() if ours != theirs)
-    return Recognition(shape, shown, counts[shape], len(rows), mapping)
+    return Recognition(shape, shown, counts[shape], len(rows), mapping, layout.container in DOCUMENTS)
 
 
 class Shaper:
@@ -207,30 +216,16 @@ class Shaper:
         for name in ("chosen", "rejected"):
             if name not in row:
                 raise RowError("missing_field", name, f"is missing; {self._named(row, name)}")
-        prompt = row.get("prompt")
-        if isinstance(prompt, dict) and "messages" in prompt:
-            prompt = prompt["messages"]
-        turns = sharegpt(prompt, "prompt") if isinstance(prompt, list) else []
-        if isinstance(prompt, str):
-            turns = [{"role": "user", "content": prompt}]
-        chosen, rejected = (_answer_turns(row[name], name) for name in ("chosen", "rejected"))
-        while len(chosen) > 1 and len(rejected) > 1 and chosen[0] == rejected[0]:
-            first = chosen[0]
-            chosen, rejected = chosen[1:], rejected[1:]
-            if not prompt:
-                turns.append(first)
-        for name, rest in (("chosen", chosen), ("rejected", rejected)):
-            if len(rest) != 1:
-                text = "chosen and rejected may differ in the last answer only"
-                raise RowError("no_shared_prompt", name, text)
-        if not turns:
+        prompt, chosen, rejected = pair_of(row.get("prompt"), row["chosen"], row["rejected"])
+        if not prompt:
             raise RowError("missing_field", "prompt", f"is missing; {self._named(row, 'prompt')}")
-        messages = conversation([*turns, *chosen], "prompt", tools=self._tools)
-        worse = text_of(rejected[0].get("content") if isinstance(rejected[0], dict) else None, "rejected")
-        best = messages.pop()
-        pair: list[Message] = [{"role": "chosen", "content": best["content"]}, {"role": "rejected", "content": worse}]
+        messages = conversation([*prompt, chosen], "chosen", tools=False)
+        worse = conversation([*prompt, rejected], "rejected", tools=False)[-1]["content"]
+        best = messages.pop()["content"]
+        pair: list[Message] = [{"role": "chosen", "content": best}, {"role": "rejected", "content": worse}]
         system = self._system_of(row) if messages[0]["role"] != "system" else ""
-        return [*([{"role": "system", "content": system}] if system else []), *messages, *pair]  # type: ignore[list-item]  # a literal in a condition
+        before: list[Message] = [{"role": "system", "content": system}] if system else []
+        return [*before, *messages, *pair]
 
     def _system_of(self, row: dict[str, Any]) -> str:
         system = row.get("system")
@@ -291,16 +286,6 @@ def reach(row: Any, path: str) -> Any:  # noqa: ANN401 - any JSON value
     return value
 
 
-def _answer_turns(value: Any, name: str) -> list[Any]:  # noqa: ANN401 - any JSON value
-    if isinstance(value, str):
-        return [{"role": "assistant", "content": value}]
-    if isinstance(value, dict):
-        value = [value]
-    if not isinstance(value, list):
-        raise RowError("wrong_type", name, f"a string or a list of messages is expected, found {kind_of(value)}")
-    return list(sharegpt(value, name))
-
-
 def _mapping(shape: Shape, reading: Reading, rows: list[dict[str, Any]]) -> dict[str, str]:
     """Return our name → the file's, for the fields of a shape: as the recipe says, else as usual files have it."""
     said = dict(reading.fields)
@@ -308,6 +293,8 @@ def _mapping(shape: Shape, reading: Reading, rows: list[dict[str, Any]]) -> dict
     names = {ours: said.get(ours, ours) for ours in known}
     if shape is Shape.PREFERENCE and not any("chosen" in row for row in rows):
         names |= {ours: theirs for ours, theirs in _PREFERENCE_NAMES.items() if ours not in said}
+    elif shape is Shape.PREFERENCE and "prompt" not in said and not any("prompt" in row for row in rows):
+        names["prompt"] = next((name for name in _QUESTIONS if any(name in row for row in rows)), "prompt")
     other = {Shape.MESSAGES: ("messages", "conversations"), Shape.SHAREGPT: ("conversations", "messages")}.get(shape)
     if other and other[0] not in said and not any(other[0] in row for row in rows):
         names[other[0]] = other[1]

@@ -3,7 +3,9 @@
 A token is a word, one character of a script that puts no spaces between words (Chinese, Japanese, Thai …), or one
 symbol; so Chinese has windows of k characters, and mixed text has both. Windows run on from one message to the next,
 so that a short answer counts as k tokens do. System messages are left out: they are the same in thousands of rows that
-have nothing else in common. A row of fewer than k tokens is one shingle. Knows nothing of sketches.
+have nothing else in common. A row of fewer than k tokens is one shingle. A rejected answer's
+tokens are other ones than a chosen answer's: the same pair the other way round says the opposite. Knows nothing of
+sketches.
 """
 
 from dataclasses import dataclass
@@ -88,6 +90,9 @@ def _tokenise_all(
                 before = used
                 used = _tokenise_one(data, starts[part], ends[part], classes, hashes, used)
                 answers[before:used] = _ANSWERS[roles[part]]
+                if roles[part] == REJECTED:
+                    for at in range(before, used):
+                        hashes[at] = mix(hashes[at] ^ _PRIME)
             part += 1
         token_ends[row] = used
     return used

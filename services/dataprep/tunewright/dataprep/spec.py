@@ -48,8 +48,9 @@ class Reading(Spec):
     delimiter: str = Field(default="auto", pattern=r"^(auto|tab|[^\r\n\"])$")
     """What stands between the columns of CSV: one character, or `tab`; `auto` recognises it."""
     piece_chars: int = Field(default=8_000, ge=200)
-    """Characters. Longer documents are cut into pieces of at most as many, at blank lines, else at lines, sentences or
-    words."""
+    """Characters. Longer documents are cut into pieces of at most as many (and of `filters.max_chars`, if that is
+    less), at blank lines, else at lines, sentences or words. Pieces of one document, and of one text or HTML file, are
+    held out together or not at all."""
 
     @field_validator("encoding")
     @classmethod

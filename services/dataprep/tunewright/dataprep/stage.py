@@ -20,6 +20,7 @@ from tunewright.dataprep import features, rules, writing
 from tunewright.dataprep.blocks import BLOCK_BYTES, Block, blocks
 from tunewright.dataprep.deciding import Decisions, decide
 from tunewright.dataprep.fingerprint import fingerprint
+from tunewright.dataprep.kinds import RowKind, kind_of_files, messages_of
 from tunewright.dataprep.mapping import Job, Mapped, as_text, map_block
 from tunewright.dataprep.pace import Pace
 from tunewright.dataprep.page import render
@@ -34,6 +35,7 @@ from tunewright.dataprep.tally import Example, FileTally, Tally, drop_example
 from tunewright.dataprep.uploads import Files, find_files
 
 TRAIN, VALIDATION = "train.jsonl", "validation.jsonl"
+_METRICS = ("row_kind", "rows_in", "rows_out", "train_rows", "validation_rows", "dropped")
 SMALL_BYTES = 8 << 20
 """Inputs up to this size are worked off in the stage's own process, before others would have started."""
 
@@ -49,24 +51,27 @@ def run(spec: DataprepSpec, inputs: Mapping[str, Path], output_dir: Path, report
     """
     files = find_files(spec, inputs)
     _tell_files(files, report)
-    tally = Tally()
+    seen = [_recognised(source, report) for source in files.train]
+    kind = kind_of_files(files.train, seen)
+    tally = Tally([FileTally(source, recognition) for source, recognition in zip(files.train, seen, strict=True)])
     with Scratch(output_dir) as scratch:
-        rows = _map(files.train, spec, scratch.folder, tally, report)
+        rows = _map(Job(spec, files.train, seen, kind, scratch.folder), tally, report)
         tally.refuse_if_unreadable(spec.max_invalid_fraction)
         found = decide(rows, spec, files.mixed_as, scratch.folder, report.raise_if_stopped)
         _count_dropped(found, rows, tally)
         tally.refuse_if_nothing_left()
         if found.by_row:
-            text = "All rows have the same question: rows are divided instead, so the held-out loss says less"
+            same = "are pieces of one document" if kind is RowKind.TEXT else "have the same question"
+            text = f"All rows {same}: rows are divided instead, so the held-out loss says less"
             report.event("split_by_row", text, severity=Severity.WARNING)
         _write(rows, found, scratch.folder, report.raise_if_stopped)
         name = fingerprint(_digests(rows, found.copies), _digests(rows, found.validation.astype(np.int64)))
-        document = build_report(spec, tally, rows, found, name)
+        document = build_report(spec, tally, rows, found, name, kind)
         for file in (TRAIN, VALIDATION):  # only whole files ever stand in the output folder
             (scratch.folder / file).replace(output_dir / file)
     (output_dir / "report.json").write_bytes(to_json(document))
     (output_dir / "report.html").write_text(render(document), encoding="utf-8", newline="\n")
-    metrics = {key: document[key] for key in ("rows_in", "rows_out", "train_rows", "validation_rows", "dropped")}
+    metrics = {key: document[key] for key in _METRICS}
     report.event("prepared", _summary(metrics), **metrics)
     return Manifest(
         kind=Kind.DATASET,
@@ -88,10 +93,8 @@ def _tell_files(files: Files, report: Reporter) -> None:
         report.event("test_sets", f"Kept out of the dataset, as test sets: {', '.join(names)}", files=names)
 
 
-def _map(sources: list[Source], spec: DataprepSpec, folder: Path, tally: Tally, report: Reporter) -> Rows:
-    seen = [_recognised(source, report) for source in sources]
-    tally.files += [FileTally(source, recognition) for source, recognition in zip(sources, seen, strict=True)]
-    job = Job(spec, sources, seen, folder)
+def _map(job: Job, tally: Tally, report: Reporter) -> Rows:
+    sources = job.sources
     pace = Pace(sum(source.size_bytes for source in sources), report)
     befores = np.cumsum([0, *(source.size_bytes for source in sources)]).tolist()
     parts, files = [], []
@@ -103,7 +106,8 @@ def _map(sources: list[Source], spec: DataprepSpec, folder: Path, tally: Tally, 
             pace.tick(tally.rows_in, befores[mapped.block.file] + mapped.block.end)
     pace.finish(tally.rows_in)
     _tell_unreadable(tally, report)
-    return Rows(folder, parts, files, [source.name for source in sources])
+    _tell_pieces(tally, report)
+    return Rows(job.folder, parts, files, [source.name for source in sources])
 
 
 def _workers(
@@ -135,6 +139,17 @@ def _tell_unreadable(tally: Tally, report: Reporter) -> None:
             report.event("rows_unreadable", text, severity=Severity.WARNING, rows=file.unreadable, first=places)
 
 
+def _tell_pieces(tally: Tally, report: Reporter) -> None:
+    documents = pieces = 0
+    for file in tally.files:
+        whole = file.rows > 1 and file.recognition.is_document
+        documents, pieces = documents + file.cut + whole, pieces + file.pieces + whole * file.rows
+    if documents:
+        limit = tally.files[0].source.reading.piece_chars
+        text = f"{documents:,} documents of more than {limit:,} characters became {pieces:,} rows (reading.piece_chars)"
+        report.event("documents_cut", text, documents=documents, rows=pieces)
+
+
 def _count_dropped(found: Decisions, rows: Rows, tally: Tally) -> None:
     """Count the rows dropped because of others; the first of each reason are read for the report."""
     for reason, numbers in found.reasons.items():
@@ -148,13 +163,13 @@ def _count_dropped(found: Decisions, rows: Rows, tally: Tally) -> None:
 
 def _example(number: int, found: Decisions, rows: Rows) -> Example:
     row, kept = rows.read(number), int(found.kept_instead[number])
-    place, text = row["source"], as_text(row["messages"])
+    place, text = row["source"], as_text(messages_of(row))
     if kept == number:
         return drop_example(place["file"], place["line"], "", text)
     twin = rows.read(kept)
     same = "same" if found.similarity[number] == 1 else f"{found.similarity[number]:.0%} the same"
     detail = f"{same} as {twin['source']['file']}:{twin['source']['line']}, which is kept"
-    return drop_example(place["file"], place["line"], detail, text, as_text(twin["messages"]))
+    return drop_example(place["file"], place["line"], detail, text, as_text(messages_of(twin)))
 
 
 def _write(rows: Rows, found: Decisions, folder: Path, check: Check) -> None:

@@ -80,6 +80,10 @@ class Counts:
 
     rows: int = 0
     unreadable: int = 0
+    cut: int = 0
+    """Rows whose document was cut."""
+    pieces: int = 0
+    """Rows that came of them."""
     dropped: Counter[str] = field(default_factory=Counter)
     changes: Counter[str] = field(default_factory=Counter)
     changed_rows: int = 0
@@ -127,6 +131,8 @@ class Counts:
         """Add the counts of the next block."""
         self.rows += other.rows
         self.unreadable += other.unreadable
+        self.cut += other.cut
+        self.pieces += other.pieces
         self.changed_rows += other.changed_rows
         self.markup_left += other.markup_left
         self.dropped.update(other.dropped)
@@ -148,7 +154,12 @@ class FileTally:
     source: Source
     recognition: Recognition
     rows: int = 0
+    """Pieces of documents counted each."""
     unreadable: int = 0
+    cut: int = 0
+    """Documents that were cut, where the file holds many."""
+    pieces: int = 0
+    """Rows that came of them."""
 
 
 @dataclass(slots=True)
@@ -162,6 +173,8 @@ class Tally:
         """Add the counts of the next block, which is of this file."""
         self.files[file].rows += counts.rows
         self.files[file].unreadable += counts.unreadable
+        self.files[file].cut += counts.cut
+        self.files[file].pieces += counts.pieces
         self.counts.add(counts)
 
     @property

@@ -49,7 +49,7 @@ def reading(spec: DataprepSpec, source: DataSource) -> Reading:
         fields=tuple(sorted(source.fields.items())),
         encoding=spec.reading.encoding,
         delimiter=spec.reading.delimiter,
-        piece_chars=spec.reading.piece_chars,
+        piece_chars=min(spec.reading.piece_chars, spec.filters.max_chars),
     )
 
 

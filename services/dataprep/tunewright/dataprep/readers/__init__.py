@@ -2,7 +2,8 @@
 
 from tunewright.dataprep.readers.block import BLOCK_BYTES, Block
 from tunewright.dataprep.readers.blocks import blocks, read_block, read_lines
-from tunewright.dataprep.readers.layout import Container, Layout, examine
+from tunewright.dataprep.readers.documents import pieces
+from tunewright.dataprep.readers.layout import DOCUMENTS, Container, Layout, examine
 from tunewright.dataprep.readers.sources import (
     Found,
     Line,
@@ -16,6 +17,7 @@ from tunewright.dataprep.readers.sources import (
 
 __all__ = [
     "BLOCK_BYTES",
+    "DOCUMENTS",
     "Block",
     "Container",
     "Found",
@@ -29,6 +31,7 @@ __all__ = [
     "examine",
     "excerpt_of",
     "find_sources",
+    "pieces",
     "read_block",
     "read_lines",
 ]

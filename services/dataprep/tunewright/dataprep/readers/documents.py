@@ -19,7 +19,8 @@ _SEGMENT_BYTES = 256 << 10
 _MAX_HTML_BYTES = 64 << 20
 _BLANK_LINE = re.compile(rb"\n[ \t\r]*\n")
 _FURNITURE = "nav, aside, footer, form, button, script, style, noscript, template, iframe, svg"
-_PLACES = ("\n\n", "\n", "。", ". ", " ")
+_PLACES = (("\n\n",), ("\n",), ("。", "！", "？", ". ", "! ", "? "), (" ", "\u3000"))
+"""Where text may be cut, the best kind of place first."""
 
 
 def cut(source: Source, layout: Layout, block_bytes: int) -> Iterator[Block]:
@@ -140,10 +141,11 @@ def pieces(text: str, limit: int) -> Iterator[str]:
     begin = 0
     while len(text) - begin > limit:
         end = begin + limit
-        for sign in _PLACES:
-            place = text.rfind(sign, begin + limit // 2, end)
+        for signs in _PLACES:
+            found = [(text.rfind(sign, begin + limit // 2, end), len(sign)) for sign in signs]
+            place, size = max(found)
             if place >= 0:
-                end = place + len(sign)
+                end = place + size
                 break
         yield text[begin:end]
         begin = end

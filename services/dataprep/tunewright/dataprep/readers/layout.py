@@ -43,6 +43,8 @@ class Container(StrEnum):
     HTML = "html"
 
 
+DOCUMENTS = frozenset({Container.TEXT, Container.HTML})
+"""Files that are one document each."""
 _WORDS = {
     Container.JSONL: "JSON Lines",
     Container.JSON: "JSON",
