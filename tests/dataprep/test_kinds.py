@@ -157,7 +157,7 @@ def test_pairs_that_prefer_both_ways_are_no_duplicates_but_contradict_each_other
     third = rows[1] | {"rejected": prose(4321)}
     result = prepare(tmp_path, [*rows, swapped, third])
     assert len(result.rows) == 12
-    assert result.document["conflicting_rows"] == 2
+    assert result.document["conflicts"]["rows"] == 2
     dropped = prepare(tmp_path, [*rows, swapped, third], conflicts={"action": "drop"})
     assert dropped.manifest.metrics["dropped"] == {"conflict": 2}
 

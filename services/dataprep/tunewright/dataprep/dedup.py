@@ -32,6 +32,21 @@ def worth(changes: NDArray[np.uint8], distinct: NDArray[np.uint16], digests: NDA
     return total
 
 
+def why_better(kept: int, dropped: int) -> str:
+    """Return in words why a row of one worth is kept rather than one of another."""
+    changes, others = 255 - (kept >> 56), 255 - (dropped >> 56)
+    if changes != others:
+        return f"changed by {_rules(others)} of cleaning, the kept row by {changes or 'none'}"
+    form, other_form = (kept >> 40) & 0xFFFF, (dropped >> 40) & 0xFFFF
+    if form != other_form:
+        return f"{other_form:,} different characters, the kept row has {form:,}"
+    return "as good in form; a fixed order decides"
+
+
+def _rules(count: int) -> str:
+    return "1 rule" if count == 1 else f"{count} rules"
+
+
 def find_exact(keys: NDArray[np.uint64], worth: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Return for each row the number of the row kept in its place, its own if it is kept.
 

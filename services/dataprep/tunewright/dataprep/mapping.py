@@ -15,11 +15,12 @@ import orjson
 from numpy.typing import NDArray
 
 from tunewright.dataprep import features as featuring
-from tunewright.dataprep import rules, scratch
+from tunewright.dataprep import histograms, rules, scratch
 from tunewright.dataprep.blocks import Block, read_block
-from tunewright.dataprep.cleaning import clean_messages
+from tunewright.dataprep.cleaning import ANSWERS, clean_messages
 from tunewright.dataprep.compiling import compiled
 from tunewright.dataprep.dedup import worth
+from tunewright.dataprep.excerpts import as_text, drop_example
 from tunewright.dataprep.kinds import RowKind, body_of
 from tunewright.dataprep.parts import ASSISTANT, CHOSEN, REJECTED, TEXT, Parts
 from tunewright.dataprep.readers import Source, pieces
@@ -27,7 +28,7 @@ from tunewright.dataprep.rows import Facts
 from tunewright.dataprep.shapes import Message, Recognition, Shaper
 from tunewright.dataprep.spec import DataprepSpec
 from tunewright.dataprep.splitting import place
-from tunewright.dataprep.tally import Counts, drop_example
+from tunewright.dataprep.tally import Counts
 from tunewright.dataprep.turns import RowError
 
 _ANSWERS = (ASSISTANT, CHOSEN, TEXT)
@@ -99,6 +100,7 @@ def work_off(block: Block, job: Job) -> Worked:
     counts = Counts()
     read = _read(block, job, counts)
     name = job.sources[block.file].name
+    counts.lengths += _raw_lengths(read.messages)
     treated = rules.apply(read.messages, job.spec)
     counts.markup_left += len(treated.markup_left)
     counts.masked.update(treated.masked)
@@ -122,11 +124,6 @@ def work_off(block: Block, job: Job) -> Worked:
     facts["quality"] = treated.quality[kept]
     facts["group"], facts["stratum"] = keys[:, 0].copy(), keys[:, 1].copy()
     return Worked(Mapped(block, Facts(**cast("Any", facts)), counts), lines, bands)
-
-
-def as_text(messages: Sequence[Message]) -> str:
-    """Return the messages for people, a role before each."""
-    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def _read(block: Block, job: Job, counts: Counts) -> _Read:
@@ -189,6 +186,15 @@ def _key(value: dict[str, object], name: str, seed: int) -> int:
     if name not in value:
         raise RowError("missing_field", name, "is missing; the split goes by this field")
     return place(orjson.dumps(value[name], option=orjson.OPT_SORT_KEYS), seed)
+
+
+def _raw_lengths(rows: list[list[Message]]) -> NDArray[np.int64]:
+    """Return the bars of question and answer lengths, characters."""
+    sizes = np.zeros((2, len(rows)), np.int64)
+    for number, row in enumerate(rows):
+        for message in row:
+            sizes[int(message["role"] in ANSWERS), number] += len(message["content"] or "")
+    return np.stack([histograms.bars(sizes[0]), histograms.bars(sizes[1])])
 
 
 def _describe(

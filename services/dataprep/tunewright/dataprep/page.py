@@ -4,21 +4,33 @@ Draws what `report.py` counted. Knows nothing of how it was counted.
 """
 
 import difflib
-import itertools
 import re
+from collections.abc import Mapping
 from typing import Any
 
+import orjson
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-_WIDTH, _HEIGHT, _BASE, _TOP = 560, 190, 158, 22
-_WORD = re.compile(r"\r\n|\n|[^\S\r\n]+|\r|\w+|[^\w\s]")
+from tunewright.dataprep import plots
+
+_ALONE = "\\u3040-\\u30ff\\u3400-\\u9fff\\uac00-\\ud7af"
+_WORD = re.compile(rf"\r\n|\n|[^\S\r\n]+|\r|[{_ALONE}]|[^\W{_ALONE}]+|[^\w\s]")
+"""Words, or single characters where Chinese, Japanese or Korean has no spaces; spaces; other signs."""
 _STEP_WORDS = {
     "read": "Rows read",
     "readable": "Readable",
-    "fit": "Right length",
-    "unique": "Unique: the dataset",
+    "fit": "Fit to train on",
+    "unique": "The dataset",
 }
+_CHART_WORDS = {"question": "Questions", "answer": "Answers", "tokens": "Whole rows in the model's tokens"}
 _VISIBLE = {"\t": "→\t", "\r": "⟨CR⟩"}
+_LANGUAGES = {
+    "en": "English", "zh": "Chinese", "ja": "Japanese", "ko": "Korean", "de": "German", "fr": "French",
+    "es": "Spanish", "it": "Italian", "pt": "Portuguese", "ru": "Russian", "nl": "Dutch", "pl": "Polish",
+    "tr": "Turkish", "ar": "Arabic", "hi": "Hindi", "vi": "Vietnamese", "id": "Indonesian", "uk": "Ukrainian",
+    "unsure": "cannot be said",
+}  # fmt: skip
+_SETTING_CHARS = 500
 
 
 def render(document: dict[str, Any]) -> str:
@@ -31,16 +43,21 @@ def render(document: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(count=_count, percent=_percent, size=_size, words=_words, seen=visible)
+    environment.globals.update(difference=difference)
+    dropped = _by_count(document["dropped"])
     return environment.get_template("report.html.j2").render(
         r=document,
+        stack=plots.stack([("kept", document["rows_out"]), *dropped], document["rows_in"]),
         funnel=_funnel(document["funnel"]),
-        charts=[_chart(name, document["lengths"][name]) for name in ("question", "answer")],
-        dropped=_by_count(document["dropped"]),
-        changed=_by_count(document["changed"]),
-        diffs={
-            rule: [{**example, "parts": difference(example["before"], example["after"])} for example in examples]
-            for rule, examples in document["change_examples"].items()
-        },
+        charts=[
+            {"name": name, "words": _CHART_WORDS[name], **plots.histogram(lengths)}
+            for name, lengths in document["lengths"].items()
+        ],
+        languages=_languages(document["languages"]),
+        dropped=dropped,
+        changed=[item for item in _by_count(document["changed"]) if not item[0].startswith("pii_")],
+        pii=_personal(document),
+        settings=_flat(document["spec"]),
     )
 
 
@@ -79,64 +96,53 @@ def _escape(char: str) -> str:
 
 
 def _funnel(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    total = steps[0]["rows"]
     rows = [step["rows"] for step in steps]
     return [
-        {
-            "words": _STEP_WORDS[step["step"]],
-            "rows": step["rows"],
-            "share": step["rows"] / total,
-            "lost": before - after,
-        }
+        {"words": _STEP_WORDS[step["step"]], "rows": step["rows"], "lost": before - after}
         for step, before, after in zip(steps, [rows[0], *rows], rows, strict=False)
     ]
 
 
+def _languages(languages: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"name": _LANGUAGES.get(code, code), "code": code, "share": count / languages["looked_at"], "count": count}
+        for code, count in languages["counts"].items()
+    ]
+
+
+def _personal(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return by kind of personal data what was found, and what was done with it."""
+    found = []
+    for kind, words in document["words"]["pii"].items():
+        name = f"pii_{kind}"
+        masked, dropped = document["masked"].get(kind, 0), document["dropped"].get(name, 0)
+        if masked or dropped:
+            found.append(
+                {
+                    "words": words,
+                    "kind": kind,
+                    "handling": document["spec"]["pii"][kind],
+                    "places": masked,
+                    "rows": document["changed"].get(name, 0),
+                    "dropped": dropped,
+                    "examples": document["change_examples"].get(name, []),
+                }
+            )
+    return found
+
+
+def _flat(value: Any, path: str = "") -> list[tuple[str, str]]:  # noqa: ANN401 - any JSON value
+    """Return settings as lines of dotted name and value."""
+    if isinstance(value, Mapping) and value:
+        return [line for name, part in value.items() for line in _flat(part, f"{path}.{name}" if path else str(name))]
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        return [line for number, part in enumerate(value) for line in _flat(part, f"{path}.{number}")]
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    return [(path, text[:_SETTING_CHARS] + "…" * (len(text) > _SETTING_CHARS))]
+
+
 def _by_count(counts: dict[str, int]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: -item[1])
-
-
-def _chart(name: str, lengths: dict[str, Any]) -> dict[str, Any]:
-    """Return the geometry of a histogram in the units of its view box."""
-    counts, edges = lengths["counts"], lengths["edges"]
-    peak, step = max(counts), _WIDTH / len(counts)
-    bars = [
-        {
-            "x": round(index * step + 0.75, 2),
-            "width": round(max(step - 1.5, 0.5), 2),
-            "height": round((_BASE - _TOP) * count / peak, 2),
-            "y": round(_BASE - (_BASE - _TOP) * count / peak, 2),
-            "title": f"{edges[index]:,} to {edges[index + 1] - 1:,} characters: {count:,} rows",
-        }
-        for index, count in enumerate(counts)
-    ]
-    every = max(1, len(edges) // 8)
-    ticks = [{"x": round(index * step, 2), "text": _short(edges[index])} for index in range(0, len(counts), every)]
-    median = _position(lengths["median"], edges) * step
-    return {
-        "name": name,
-        "lengths": lengths,
-        "bars": bars,
-        "ticks": ticks,
-        "peak": peak,
-        "median": round(median, 2),
-        "width": _WIDTH,
-        "height": _HEIGHT,
-        "base": _BASE,
-        "top": _TOP,
-    }
-
-
-def _position(value: int, edges: list[int]) -> float:
-    """Return where a value lies among the edges, in bars."""
-    for index, (low, high) in enumerate(itertools.pairwise(edges)):
-        if value < high:
-            return index + (value - low) / (high - low)
-    return len(edges) - 1
-
-
-def _short(value: int) -> str:
-    return f"{value / 1000:g}k" if value >= 1000 else str(value)  # noqa: PLR2004 - a kilo
 
 
 def _count(value: int) -> str:
@@ -144,7 +150,7 @@ def _count(value: int) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{share:.0%}" if share in {0, 1} else f"{share:.1%}"
+    return f"{share:.0%}" if share in {0, 1} else f"{share:.1%}" if share >= 0.0005 else "< 0.1%"  # noqa: PLR2004
 
 
 def _size(size_bytes: int) -> str:

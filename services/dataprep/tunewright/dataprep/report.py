@@ -1,28 +1,59 @@
-"""The figures of a run as one JSON document, the same bytes for the same run. Knows nothing of HTML."""
+"""The figures of a run as one JSON document, the same bytes for the same run. Its keys stand in docs/data.md.
 
-import bisect
-from array import array
-from collections import Counter
-from collections.abc import Sequence
+Knows nothing of HTML.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import orjson
 
+from tunewright.dataprep import exhibits
 from tunewright.dataprep.deciding import Decisions
 from tunewright.dataprep.dedup import KEEP_RULE
-from tunewright.dataprep.kinds import RowKind, messages_of
+from tunewright.dataprep.excerpts import excerpt
+from tunewright.dataprep.histograms import summary
+from tunewright.dataprep.kinds import RowKind
+from tunewright.dataprep.pii.finding import KINDS
+from tunewright.dataprep.pii.masking import WORDS as PII_WORDS
 from tunewright.dataprep.rows import Rows
 from tunewright.dataprep.rules import RULE_WORDS
 from tunewright.dataprep.spec import DataprepSpec
-from tunewright.dataprep.tally import GLOBAL, REASONS, UNFIT, UNREADABLE, Tally
+from tunewright.dataprep.tally import (
+    CONFLICT,
+    DUPLICATE,
+    GLOBAL,
+    NEAR_DUPLICATE,
+    NOT_MIXED,
+    REASONS,
+    UNFIT,
+    UNREADABLE,
+    FileTally,
+    Tally,
+)
 
-SCHEMA_VERSION = 1
-_SAMPLES = 3
-_TURN_CHARS = 1500
-_DECADE = (10, 12, 16, 20, 25, 32, 40, 50, 63, 80)
-# Renard's R10 series: ten bars a decade, equally wide on a logarithmic scale.
-_EDGES = (*range(1, 9), *(value * 10**power for power in range(8) for value in _DECADE))
+SCHEMA_VERSION = 2
+_MOST_FILES, _MOST_FIELDS, _NAME_CHARS = 200, 40, 80
+_SETTINGS = {
+    **dict.fromkeys(UNREADABLE, "max_invalid_fraction"),
+    "answer_too_short": "filters.min_answer_chars",
+    "too_long": "filters.max_chars",
+    "too_few_tokens": "filters.min_tokens",
+    "too_many_tokens": "filters.max_tokens",
+    "garbled": "filters.garbled",
+    "boilerplate": "filters.boilerplate",
+    "refusal": "filters.refusals",
+    "repetition": "filters.repetition",
+    "language": "filters.languages",
+    "low_quality": "filters.min_quality",
+    DUPLICATE: "duplicates.exact",
+    NEAR_DUPLICATE: "duplicates.threshold",
+    CONFLICT: "conflicts.action",
+    NOT_MIXED: "mixing.total_rows",
+    **{f"pii_{kind}": f"pii.{kind}" for kind in KINDS},
+}
+"""Reason or rule → the setting that it goes by, where it does not go by `cleaning` of its own name."""
 
 
 def build_report(
@@ -32,45 +63,64 @@ def build_report(
     kept = np.flatnonzero(found.alive)
     by_file = np.bincount(rows.files[kept], minlength=len(tally.files)).tolist()
     _, groups = np.unique(rows.facts.question[kept], return_counts=True)
-    counts = tally.counts
+    counts, settings = tally.counts, spec.canonical()
+    reasons, rules = tally.by_reason(), tally.by_rule()
     return {
         "schema_version": SCHEMA_VERSION,
         "fingerprint": fingerprint,
         "row_kind": kind.value,
-        "spec": spec.canonical(),
+        "spec": settings,
         "rows_in": tally.rows_in,
         "rows_out": len(kept),
         "train_rows": int(found.copies.sum()),
         "validation_rows": int(found.validation.sum()),
         "repeated_rows": int(found.copies.sum()) - int(found.train.sum()),
-        "dropped": tally.by_reason(),
-        "changed": tally.by_rule(),
+        "dropped": reasons,
+        "changed": rules,
         "changed_rows": counts.changed_rows,
         "masked": dict(sorted(counts.masked.items())),
         "markup_left_rows": counts.markup_left,
         "questions": len(groups),
         "rows_sharing_a_question": int(groups[groups > 1].sum()),
-        "conflicting_rows": int((found.conflict >= 0).sum()),
+        "funnel": _funnel(tally),
+        "file_count": len(tally.files),
+        "files": [_file(file, by_file[number]) for number, file in enumerate(tally.files[:_MOST_FILES])],
+        "lengths": _lengths(rows, kept, tally),
+        "languages": exhibits.languages_of(rows, kept),
+        "near_duplicates": exhibits.near_duplicates(rows, found),
+        "conflicts": {"action": spec.conflicts.action, **exhibits.conflicts(rows, found)},
+        "split": _split(spec, found),
         "mixing": [
             {"source": s.source, "weight": s.weight, "available": s.available, "taken": s.taken, "used": s.used}
             for s in found.shares
         ],
-        "funnel": _funnel(tally),
-        "files": _files(tally, by_file),
-        "split": _split(spec, found),
-        "lengths": {
-            "question": _lengths(rows.facts.question_chars[kept].tolist()),
-            "answer": _lengths(rows.facts.answer_chars[kept].tolist()),
-        },
-        "drop_examples": {reason: counts.drop_examples.get(reason, []) for reason in tally.by_reason()},
-        "change_examples": {rule: counts.change_examples.get(rule, []) for rule in tally.by_rule()},
-        "samples": [_sample(rows, number) for number in _spread(kept.tolist())],
+        "drop_examples": {reason: counts.drop_examples.get(reason, []) for reason in reasons},
+        "change_examples": {rule: counts.change_examples.get(rule, []) for rule in rules},
+        "samples": exhibits.samples(rows, kept),
+        "settings": {name: _setting(name, settings) for name in (*reasons, *rules)},
         "words": {
-            "reasons": {reason: REASONS[reason] for reason in tally.by_reason()},
-            "rules": {rule: RULE_WORDS[rule] for rule in tally.by_rule()},
+            "reasons": {reason: REASONS[reason] for reason in reasons},
+            "rules": {rule: RULE_WORDS[rule] for rule in rules},
+            "pii": PII_WORDS,
             "kept_of_duplicates": KEEP_RULE,
         },
     }
+
+
+def to_json(document: dict[str, Any]) -> bytes:
+    """Return the bytes of report.json."""
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _setting(name: str, settings: Mapping[str, Any]) -> str:
+    """Return the setting behind a reason or a rule with its value, such as `filters.max_chars: 400`; none if empty."""
+    path = _SETTINGS.get(name, f"cleaning.{name}")
+    value: Any = settings
+    for part in path.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return ""
+        value = value[part]
+    return f"{path}: {orjson.dumps(value).decode()}"
 
 
 def _split(spec: DataprepSpec, found: Decisions) -> dict[str, Any]:
@@ -87,11 +137,6 @@ _SPLIT_RULES = {
 }
 
 
-def to_json(document: dict[str, Any]) -> bytes:
-    """Return the bytes of report.json."""
-    return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-
-
 def _funnel(tally: Tally) -> list[dict[str, Any]]:
     """Return the rows left after each step, from all to those kept."""
     left = tally.rows_in
@@ -102,50 +147,30 @@ def _funnel(tally: Tally) -> list[dict[str, Any]]:
     return steps
 
 
-def _files(tally: Tally, kept: list[int]) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": file.source.name,
-            "size_bytes": file.source.size_bytes,
-            "shape": file.recognition.shape.value,
-            "fields": list(file.recognition.fields),
-            "rows": file.rows,
-            "unreadable": file.unreadable,
-            "kept": kept[number],
-        }
-        for number, file in enumerate(tally.files)
-    ]
-
-
-def _lengths(chars: list[int]) -> dict[str, Any]:
-    """Return quantiles (characters) and a histogram: bar i counts lengths from edges[i] up to below edges[i + 1]."""
-    ordered = array("L", sorted(chars))
-    bins = Counter(bisect.bisect_right(_EDGES, size) for size in ordered)
-    first, last = min(bins), max(bins)
-    edges = [0, *_EDGES, _EDGES[-1] * 10]
+def _file(file: FileTally, kept: int) -> dict[str, Any]:
+    fields = [excerpt(str(name), chars=_NAME_CHARS) for name in file.recognition.fields[:_MOST_FIELDS]]
     return {
-        "unit": "characters",
-        "min": ordered[0],
-        "p10": _quantile(ordered, 0.1),
-        "median": _quantile(ordered, 0.5),
-        "p90": _quantile(ordered, 0.9),
-        "max": ordered[-1],
-        "edges": edges[first : last + 2],
-        "counts": [bins[number] for number in range(first, last + 1)],
+        "name": file.source.name,
+        "size_bytes": file.source.size_bytes,
+        "layout": file.layout.words(),
+        "encoding": file.layout.encoding,
+        "encoding_confidence": file.layout.confidence,
+        "shape": file.recognition.shape.value,
+        "fields": fields,
+        "rows": file.rows,
+        "counted_in": f"{file.layout.unit}s",
+        "unreadable": file.unreadable,
+        "unreadable_lines": file.unreadable_lines,
+        "kept": kept,
     }
 
 
-def _quantile(ordered: Sequence[int], share: float) -> int:
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-
-def _spread(kept: Sequence[int]) -> list[int]:
-    """Return a few of the rows, evenly spread."""
-    count = min(_SAMPLES, len(kept))
-    return [kept[(2 * index + 1) * len(kept) // (2 * count)] for index in range(count)]
-
-
-def _sample(rows: Rows, number: int) -> dict[str, Any]:
-    row = rows.read(number)
-    turns = [{"role": m["role"], "content": m["content"][:_TURN_CHARS]} for m in messages_of(row)[:6]]
-    return {"source": row["source"], "messages": turns}
+def _lengths(rows: Rows, kept: Any, tally: Tally) -> dict[str, Any]:  # noqa: ANN401 - an array of numbers
+    facts, raw = rows.facts, tally.counts.lengths
+    lengths = {
+        "question": summary(facts.question_chars[kept], raw[0], "characters"),
+        "answer": summary(facts.answer_chars[kept], raw[1], "characters"),
+    }
+    if facts.tokens[kept].any():
+        lengths["tokens"] = summary(facts.tokens[kept], None, "tokens")
+    return lengths

@@ -19,19 +19,20 @@ from tunewright.chassis.stage import Reporter, Severity
 from tunewright.dataprep import features, rules, writing
 from tunewright.dataprep.blocks import BLOCK_BYTES, Block, blocks
 from tunewright.dataprep.deciding import Decisions, decide
+from tunewright.dataprep.excerpts import Example, as_text, drop_example
 from tunewright.dataprep.fingerprint import fingerprint
 from tunewright.dataprep.kinds import RowKind, kind_of_files, messages_of
-from tunewright.dataprep.mapping import Job, Mapped, as_text, map_block
+from tunewright.dataprep.mapping import Job, Mapped, map_block
 from tunewright.dataprep.pace import Pace
 from tunewright.dataprep.page import render
 from tunewright.dataprep.pool import Check, Forked, Here, Workers, processors
-from tunewright.dataprep.readers import Source, examine
+from tunewright.dataprep.readers import Layout, Source, examine
 from tunewright.dataprep.report import build_report, to_json
 from tunewright.dataprep.rows import Rows
 from tunewright.dataprep.scratch import Scratch
 from tunewright.dataprep.shapes import Recognition, recognise
 from tunewright.dataprep.spec import DataprepSpec
-from tunewright.dataprep.tally import Example, FileTally, Tally, drop_example
+from tunewright.dataprep.tally import FileTally, Tally
 from tunewright.dataprep.uploads import Files, find_files
 
 TRAIN, VALIDATION = "train.jsonl", "validation.jsonl"
@@ -51,9 +52,10 @@ def run(spec: DataprepSpec, inputs: Mapping[str, Path], output_dir: Path, report
     """
     files = find_files(spec, inputs)
     _tell_files(files, report)
-    seen = [_recognised(source, report) for source in files.train]
+    looked = [_recognised(source, report) for source in files.train]
+    seen = [recognition for _, recognition in looked]
     kind = kind_of_files(files.train, seen)
-    tally = Tally([FileTally(source, recognition) for source, recognition in zip(files.train, seen, strict=True)])
+    tally = Tally([FileTally(source, seen, layout) for source, (layout, seen) in zip(files.train, looked, strict=True)])
     with Scratch(output_dir) as scratch:
         rows = _map(Job(spec, files.train, seen, kind, scratch.folder), tally, report)
         tally.refuse_if_unreadable(spec.max_invalid_fraction)
@@ -121,13 +123,13 @@ def _workers(
     return Forked(function, count)
 
 
-def _recognised(source: Source, report: Reporter) -> Recognition:
+def _recognised(source: Source, report: Reporter) -> tuple[Layout, Recognition]:
     layout = examine(source)
     seen = recognise(source, source.reading.format, layout)
     text = f"{source.name}: {layout.words()}; {seen.words()}"
     fields = list(seen.fields)
     report.event("format_recognised", text, file=source.name, layout=layout.words(), shape=seen.shape, fields=fields)
-    return seen
+    return layout, seen
 
 
 def _tell_unreadable(tally: Tally, report: Reporter) -> None:

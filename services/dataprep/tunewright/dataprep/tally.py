@@ -6,11 +6,14 @@ The sum always holds: rows in = rows out + rows dropped, by reason. Knows nothin
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tunewright.chassis.errors import InvalidData, Violation
-from tunewright.dataprep import filters
-from tunewright.dataprep.readers import Line, Problem, Source, as_violation, excerpt_of
+from tunewright.dataprep import filters, histograms
+from tunewright.dataprep.excerpts import EXCERPT_CHARS, Change, Example, change_example, drop_example
+from tunewright.dataprep.readers import Layout, Line, Problem, Source, as_violation, excerpt_of
 from tunewright.dataprep.rules import RULE_WORDS
 from tunewright.dataprep.shapes import Message, Recognition
 
@@ -48,30 +51,9 @@ REASONS = {**UNREADABLE, **UNFIT, **GLOBAL}
 
 _EXAMPLES = 4
 _VIOLATIONS = 20
-_EXCERPT_CHARS = 600
-_LEAD_CHARS = 80
-
-
-class Example(TypedDict):
-    """A dropped row."""
-
-    file: str
-    line: int
-    detail: str
-    """What is wrong with it, with the field where one is."""
-    text: str
-    kept: str
-    """Text of the row that is kept in its place; empty where there is none."""
-
-
-class Change(TypedDict):
-    """A message before and after cleaning."""
-
-    file: str
-    line: int
-    role: str
-    before: str
-    after: str
+_PLACES = 20
+_RAW_CHARS = EXCERPT_CHARS + 20_000
+"""Characters of an unreadable row that are looked at: a secret that begins in the piece shown is seen whole."""
 
 
 @dataclass(slots=True)
@@ -93,6 +75,10 @@ class Counts:
     drop_examples: dict[str, list[Example]] = field(default_factory=dict)
     change_examples: dict[str, list[Change]] = field(default_factory=dict)
     violations: list[Violation] = field(default_factory=list)
+    unreadable_lines: list[int] = field(default_factory=list)
+    """The first of them."""
+    lengths: NDArray[np.int64] = field(default_factory=lambda: np.zeros((2, histograms.BARS), np.int64))
+    """Bars of question and answer lengths, characters, of all readable rows as they came."""
 
     def drop(self, reason: str, example: Example | None = None) -> None:
         """Count a dropped row; the first few examples of each reason are kept."""
@@ -107,12 +93,14 @@ class Counts:
     def refuse(self, source: Source, line: Line, problem: Problem) -> None:
         """Count a row that cannot be read."""
         self.unreadable += 1
+        if len(self.unreadable_lines) < _PLACES:
+            self.unreadable_lines.append(line.number)
         if len(self.violations) < _VIOLATIONS:
             self.violations.append(as_violation(source, line.number, problem))
         if not self.wants_example(problem.reason):
             self.drop(problem.reason)
             return
-        text = excerpt_of(line, 2 * _EXCERPT_CHARS)
+        text = excerpt_of(line, _RAW_CHARS)
         detail = f"{problem.field}: {problem.description}" if problem.field else problem.description
         self.drop(problem.reason, drop_example(source.name, line.number, detail, text))
 
@@ -125,7 +113,7 @@ class Counts:
         for rule, index in rules.items():
             examples = self.change_examples.setdefault(rule, [])
             if len(examples) < _EXAMPLES:
-                examples.append(_change(file, line, before[index], after[index]))
+                examples.append(change_example(file, line, before[index], after[index]))
 
     def add(self, other: "Counts") -> None:
         """Add the counts of the next block."""
@@ -138,6 +126,7 @@ class Counts:
         self.dropped.update(other.dropped)
         self.changes.update(other.changes)
         self.masked.update(other.masked)
+        self.lengths = self.lengths + other.lengths
         for reason, drops in other.drop_examples.items():
             kept = self.drop_examples.setdefault(reason, [])
             kept += drops[: _EXAMPLES - len(kept)]
@@ -153,6 +142,7 @@ class FileTally:
 
     source: Source
     recognition: Recognition
+    layout: Layout
     rows: int = 0
     """Pieces of documents counted each."""
     unreadable: int = 0
@@ -160,6 +150,8 @@ class FileTally:
     """Documents that were cut, where the file holds many."""
     pieces: int = 0
     """Rows that came of them."""
+    unreadable_lines: list[int] = field(default_factory=list)
+    """The first of them, counted as the layout counts."""
 
 
 @dataclass(slots=True)
@@ -175,6 +167,8 @@ class Tally:
         self.files[file].unreadable += counts.unreadable
         self.files[file].cut += counts.cut
         self.files[file].pieces += counts.pieces
+        lines = self.files[file].unreadable_lines
+        lines += counts.unreadable_lines[: _PLACES - len(lines)]
         self.counts.add(counts)
 
     @property
@@ -227,31 +221,3 @@ class Tally:
     def by_reason(self) -> dict[str, int]:
         """Return reason → rows dropped, in the order of the stages."""
         return {reason: self.counts.dropped[reason] for reason in REASONS if self.counts.dropped[reason]}
-
-
-def _change(file: str, line: int, before: Message, after: Message) -> Change:
-    old, new = before["content"], after["content"]
-    start = max(0, _common_prefix(old, new) - _LEAD_CHARS)
-    return {
-        "file": file,
-        "line": line,
-        "role": before["role"],
-        "before": excerpt(old, start),
-        "after": excerpt(new, start),
-    }
-
-
-def drop_example(file: str, line: int, detail: str, text: str, kept: str = "") -> Example:
-    """Return an example with its texts cut to a readable length."""
-    return {"file": file, "line": line, "detail": detail, "text": excerpt(text), "kept": excerpt(kept)}
-
-
-def excerpt(text: str, start: int = 0) -> str:
-    """Return a piece of the text, with an ellipsis where something is left out."""
-    piece = text[start : start + _EXCERPT_CHARS]
-    return ("…" if start else "") + piece + ("…" if start + _EXCERPT_CHARS < len(text) else "")
-
-
-def _common_prefix(one: str, other: str) -> int:
-    length = min(len(one), len(other))
-    return next((index for index in range(length) if one[index] != other[index]), length)
