@@ -64,6 +64,24 @@ def finished(jobs: JobRunner, job: job_pb2.Job) -> job_pb2.Job:
     raise TimeoutError(job.job_id)
 
 
+def test_a_dataset_of_another_kind_is_refused_before_anything_is_loaded(
+    jobs: JobRunner, store: MemoryStore, base: ArtifactRef, tmp_path: Path
+) -> None:
+    folder = write_dataset(tmp_path / "texts", [{"text": "A river."}])
+    draft = Manifest(kind=Kind.DATASET, created_by="dataprep", metrics={"row_kind": "text"})
+    texts = commit(store, seal(draft, folder, {}), folder)
+    for objective in ("sft", "dpo"):
+        with pytest.raises(InvalidSpec) as refusal:
+            submit(jobs, texts, base, spec=training_pb2.TrainingSpec(objective=objective))
+        assert refusal.value.message == (
+            f"objective: {texts.short} holds documents, which objective cpt reads, not {objective}"
+        )
+        assert refusal.value.remedy == "Set training.objective to cpt, or prepare data of another kind."
+    assert not jobs.jobs(10)
+    spec = training_pb2.TrainingSpec(objective="cpt")
+    assert submit(jobs, texts, base, spec=spec, validate_only=True).job_id
+
+
 def test_a_job_ends_in_an_adapter_with_its_lineage(
     jobs: JobRunner, store: MemoryStore, dataset: ArtifactRef, base: ArtifactRef
 ) -> None:

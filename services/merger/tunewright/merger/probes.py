@@ -43,12 +43,20 @@ def read_conversations(dataset: Path, count: int) -> list[Messages]:
         for number, line in enumerate(file, start=1):
             try:
                 row = json.loads(line)
-                rows.append((str(row["id"]), row["messages"]))
+                rows.append((str(row["id"]), _conversation(row)))
             except (ValueError, KeyError, TypeError) as error:
                 raise InvalidData(f"{VALIDATION}:{number} is no dataset row: {error!r}") from error
     if not rows:
         raise InvalidData(f"{VALIDATION} holds no rows to probe with", remedy="Raise dataprep.validation_fraction.")
     return [messages for _, messages in sorted(rows, key=lambda row: row[0])[:count]]
+
+
+def _conversation(row: dict[str, Any]) -> Messages:
+    """Return a row as a conversation: a document is one question, a pair of answers its prompt and the chosen one."""
+    if "text" in row:
+        return [{"role": "user", "content": row["text"]}]
+    messages: Messages = row["messages"]
+    return [*messages, {"role": "assistant", "content": row["chosen"]}] if "chosen" in row else messages
 
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Messages, *, generate: bool = False) -> list[int]:

@@ -8,7 +8,7 @@ dpo    {"messages": [… the prompt …], "chosen": answer, "rejected": answer}
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tunewright.chassis.errors import InvalidData, Violation
 from tunewright.trainer.spec import Objective
@@ -17,6 +17,21 @@ TRAIN_FILE = "train.jsonl"
 VALIDATION_FILE = "validation.jsonl"
 _TEXT_PROMPT_CHARS = 200
 _ROLES = ("system", "user", "assistant")
+
+
+class Held(NamedTuple):
+    """What a dataset's rows are, and who reads them."""
+
+    objective: Objective
+    words: str
+
+
+OBJECTIVES = {
+    "conversation": Held("sft", "conversations"),
+    "text": Held("cpt", "documents"),
+    "preference": Held("dpo", "pairs of answers"),
+}
+"""`row_kind` of a dataset's manifest → its rows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from tunewright.artifacts import ArtifactRef, Kind
+from tunewright.artifacts import ArtifactError, ArtifactRef, Kind, Store
+from tunewright.artifacts.transfer import load_manifest
 from tunewright.chassis.errors import InvalidSpec, Violation
 from tunewright.chassis.records import ref_from_proto
 from tunewright.chassis.stage import Stage
+from tunewright.trainer.data import OBJECTIVES
 from tunewright.trainer.spec import TrainingSpec
 from tunewright.v1 import artifact_pb2, training_pb2, training_pb2_grpc
 
@@ -34,6 +36,7 @@ class TrainingService(training_pb2_grpc.TrainingServiceServicer):
             "dataset": _ref("dataset", request.dataset, Kind.DATASET),
             "base": _ref("base", request.base, Kind.MODEL),
         }
+        _check_rows(self._jobs.store, inputs["dataset"], spec)
         job = self._jobs.submit(STAGES["trainer"], spec, inputs, validate_only=request.validate_only)
         return training_pb2.SubmitTrainingResponse(job=job)
 
@@ -43,6 +46,27 @@ def register(server: grpc.Server, jobs: "JobRunner", settings: "ServiceSettings"
     del settings
     training_pb2_grpc.add_TrainingServiceServicer_to_server(TrainingService(jobs), server)
     return [training_pb2.DESCRIPTOR.services_by_name["TrainingService"].full_name]
+
+
+def _check_rows(store: Store, dataset: ArtifactRef, spec: TrainingSpec) -> None:
+    """Refuse a dataset of rows that the objective does not read; its manifest says what they are.
+
+    Raises:
+        InvalidSpec: naming both, and the objective that would fit.
+    """
+    try:
+        manifest = load_manifest(store, dataset)
+    except ArtifactError:  # the job runner tells whether it is missing, damaged, or out of reach
+        return
+    held = OBJECTIVES.get(str(manifest.metrics.get("row_kind")))
+    if held is None or held.objective == spec.objective:
+        return
+    why = f"{dataset.short} holds {held.words}, which objective {held.objective} reads, not {spec.objective}"
+    raise InvalidSpec(
+        f"objective: {why}",
+        remedy=f"Set training.objective to {held.objective}, or prepare data of another kind.",
+        violations=[Violation("objective", why)],
+    )
 
 
 def _ref(field: str, message: artifact_pb2.ArtifactRef, kind: Kind) -> ArtifactRef:
