@@ -18,9 +18,10 @@ from tunewright.dataprep.parts import ASSISTANT, CHOSEN, REJECTED, SYSTEM, USER,
 from tunewright.dataprep.shingling import sets, tokenise
 from tunewright.dataprep.sketching import band_keys, banding
 from tunewright.dataprep.spec import Duplicates
-from tunewright.dataprep.splitting import place
+from tunewright.dataprep.splitting import places
 from tunewright.dataprep.utf8 import character
 
+_SHA256 = hashlib.sha256
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _POINTS = 0x110000
 _MOST_DISTINCT = 0xFFFF
@@ -48,18 +49,22 @@ def features(parts: Parts, spec: Duplicates, *, seed: int) -> Features:
     """Return the features of a block's rows; `seed` is the split's."""
     forms = normal_forms(parts)
     count = len(parts)
-    identity = b"".join([hashlib.sha256(forms.row(number)).digest() for number in range(count)])
+    data = forms.data.tobytes()
+    starts, ends = forms.row_starts.tolist(), forms.row_ends().tolist()
+    identity = b"".join([_SHA256(data[start:end]).digest() for start, end in zip(starts, ends, strict=True)])
     identities = np.frombuffer(identity, np.uint8).reshape(count, 32)
     facts = np.zeros((count, 5), np.uint64)
     _hash_rows(forms.data, forms.starts, forms.ends, parts.rows, parts.roles, facts)
     distinct = np.zeros(count, np.uint16)
     _count_distinct(parts.data, parts.ends, parts.rows, np.zeros(_POINTS, np.int32), distinct)
     asked = facts[:, 4].astype(np.int64)
-    question = [place(bytes(forms.part(number)), seed) if number >= 0 else 0 for number in asked.tolist()]
+    begins, stops = forms.starts[asked].tolist(), forms.ends[asked].tolist()
+    question = places([data[start:end] for start, end in zip(begins, stops, strict=True)], seed)
+    question[asked < 0] = 0
     return Features(
         identity=identities,
         distinct=distinct,
-        question=np.array(question, np.uint64),
+        question=question,
         prompt=facts[:, 0].copy(),
         answer=facts[:, 1].copy(),
         bands=_bands(forms, facts[:, 2], identities, spec),

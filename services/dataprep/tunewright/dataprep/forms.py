@@ -48,18 +48,17 @@ class Forms:
     parts: Parts
     """The texts that these are the forms of."""
 
-    def row(self, number: int) -> memoryview:
-        """Return all of a row: what its identity is made from."""
-        return self.data[self.row_starts[number] : self._row_end(number)].data
+    def row_ends(self) -> NDArray[np.int64]:
+        """Return where each row ends in `data`; from its start to there lies what its identity is made of."""
+        found = self.row_starts.copy()
+        lasts = self.parts.rows - 1
+        filled = np.diff(self.parts.rows, prepend=0) > 0
+        found[filled] = self.ends[lasts[filled]]
+        return found
 
     def part(self, number: int) -> memoryview:
         """Return one form."""
         return self.data[self.starts[number] : self.ends[number]].data
-
-    def _row_end(self, number: int) -> int:
-        last = int(self.parts.rows[number]) - 1
-        first = int(self.parts.rows[number - 1]) if number else 0
-        return int(self.ends[last]) if last >= first else int(self.row_starts[number])
 
 
 def normal_forms(parts: Parts) -> Forms:

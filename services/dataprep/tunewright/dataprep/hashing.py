@@ -37,3 +37,39 @@ def windows(hashes: NDArray[np.uint64], start: int, end: int, shingle: int, out:
             out[used] = mix(rolling)
             used += 1
     return used
+
+
+@compiled
+def sort_set(values: NDArray[np.uint64], start: int, end: int, spare: NDArray[np.uint64]) -> int:
+    """Sort the hashes from `start` to `end` in place, each once; return where they end now.
+
+    Hashes lie evenly over their range, so each goes at once to about its place, and few are moved after that. `spare`
+    has room for as many.
+    """
+    count = end - start
+    bits = 1
+    while (1 << bits) < count:
+        bits += 1
+    shift = np.uint64(64 - bits)
+    firsts = np.zeros((1 << bits) + 1, np.int64)
+    for at in range(start, end):
+        spare[at - start] = values[at]
+        firsts[np.int64(values[at] >> shift) + 1] += 1
+    for bucket in range(1 << bits):
+        firsts[bucket + 1] += firsts[bucket]
+    for at in range(count):
+        number = np.int64(spare[at] >> shift)
+        values[start + firsts[number]] = spare[at]
+        firsts[number] += 1
+    used = start
+    for at in range(start, end):
+        value, place = values[at], used
+        while place > start and values[place - 1] > value:
+            place -= 1
+        if place > start and values[place - 1] == value:
+            continue
+        for moved in range(used, place, -1):
+            values[moved] = values[moved - 1]
+        values[place] = value
+        used += 1
+    return used

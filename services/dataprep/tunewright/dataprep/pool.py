@@ -6,6 +6,7 @@ die with the stage, however it ends. Knows nothing of what is worked on.
 """
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import signal
@@ -129,12 +130,16 @@ def _start(function: Callable[[Any], Any], parent: int) -> None:
     if os.getppid() != parent:
         os._exit(1)
     _function = function
+    gc.freeze()  # what the stage has loaded is never garbage; looking through it would copy its pages
+    gc.disable()  # rows hold one another in no circles; what does (an exception) goes after each task
 
 
 def _call(task: object) -> object:
     if _function is None:
         raise RuntimeError("the worker was not started by Forked")
-    return _function(task)
+    result = _function(task)
+    gc.collect()
+    return result
 
 
 def _result(future: "Future[ResultT]", check: Check) -> ResultT:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tunewright.dataprep.characters import ALONE, LIMIT, SPACE, WORD, tables
 from tunewright.dataprep.compiling import compiled
 from tunewright.dataprep.forms import Forms, normal_forms
-from tunewright.dataprep.hashing import mix, windows
+from tunewright.dataprep.hashing import mix, sort_set, windows
 from tunewright.dataprep.parts import ASSISTANT, CHOSEN, REJECTED, SYSTEM, Parts
 from tunewright.dataprep.utf8 import ASCII, character
 
@@ -151,13 +151,7 @@ def _sets_of(
                 count += 1
         begin = used
         used = windows(tokens, 0, count, shingle, out, used)
-        out[begin:used] = np.sort(out[begin:used])
-        kept = begin
-        for at in range(begin, used):
-            if at == begin or out[at] != out[at - 1]:
-                out[kept] = out[at]
-                kept += 1
-        used = kept
+        used = sort_set(out, begin, used, tokens)
         out_ends[row] = used
         start = ends[row]
     return out[:used].copy(), out_ends

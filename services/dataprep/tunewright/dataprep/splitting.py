@@ -21,6 +21,17 @@ def place(data: bytes, seed: int) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8, key=seed.to_bytes(8, "big")).digest(), "big")
 
 
+def places(data: Sequence[bytes], seed: int) -> NDArray[np.uint64]:
+    """Return the places of many."""
+    keyed = hashlib.blake2b(digest_size=8, key=seed.to_bytes(8, "big"))
+    digests = []
+    for one in data:
+        digest = keyed.copy()
+        digest.update(one)
+        digests.append(digest.digest())
+    return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
+
+
 def linked(places: NDArray[np.uint64], clusters: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Return the place of each row's group: the least of all rows joined by an equal place or an equal cluster."""
     _, by_place = np.unique(places, return_inverse=True)
