@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunewright.dataprep import mojibake, rules
+from tunewright.dataprep import measuring, mojibake, rules
 from tunewright.dataprep.shapes import Message
 from tunewright.dataprep.spec import DataprepSpec
 
@@ -18,6 +18,7 @@ PIECES = [
     "DE89 3704 0044 0532 0130 00 ", "11010519491231002X", "ghp_16C7e42F292c6912E7710c838347Ae178B4a ", "1.2.3 ",
     "As an AI language model, I cannot do that. ", "I'm sorry, but I can't help with that. ", "作为人工智能，我无法回答。", "抱歉，我无法提供。",
     "© 2024 Acme. All rights reserved.", "Subscribe to our newsletter", "版权所有", "点击关注公众号", "I'm unable to assist with that. ",
+    "My programming prevents me from that. ", "I do not have real-time data. ", "As a computer program, I cannot. ",
     "ha " * 30, "x = 1;\n", "    y\n", "'", "’", "-", ".", "é", "ñ", "Ã", "か\u3099", "한국",
 ]  # fmt: skip
 MESSY = st.lists(st.one_of(st.sampled_from(PIECES), st.sampled_from(PIECES), st.text(max_size=4)), max_size=8).map(
@@ -48,11 +49,25 @@ def test_a_treated_row_is_left_alone_the_second_time(answer: str) -> None:
         assert rules.apply(once.rows, SPEC).changes == {}
 
 
+LISTED = """Lists the associations between your gateways. You must give one of the following:
+
+- A direct gateway: the response contains all private gateways and transit gateways associated with the direct gateway.
+- A private gateway: the response contains the direct gateway.
+- A transit gateway: the response contains the direct gateway.
+- A direct gateway and a private gateway: the response contains the association between the two gateways.
+- A direct gateway and a transit gateway: the response contains the association between the two gateways."""
+_SENTENCES = [f"Sentence {word} says what no other of these says about {word[::-1]} and ends." for word in
+              ("alpha", "bravo", "delta", "golf", "hotel", "india", "kilo", "lima", "mike", "papa")]  # fmt: skip
+LOOPING = " ".join([*_SENTENCES[:6], *["The list goes on with the same thing."] * 4])
+HALF_TWICE = " ".join([*_SENTENCES, *_SENTENCES[:5]])
 DROPPED = {
     "refusal": [
         "As an AI language model, I cannot have opinions.",
         "I'm sorry, but I can't assist with that request.",
         "I apologize, but I am not able to provide that.",
+        "My programming prevents me from speaking of it.",
+        "As a digital assistant, I'm not capable of that.",
+        "I don't have real-time information, so look elsewhere.",
         "作为一个人工智能语言模型，我无法提供该信息。",
         "抱歉，我不能提供相关内容。",
     ],
@@ -62,7 +77,7 @@ DROPPED = {
         "版权所有\n欢迎关注我们的微信公众号",
     ],
     "garbled": ["The value is \ufffd\ufffd today", "锟斤拷锟斤拷"],
-    "repetition": ["I think so. " * 40, "哈哈" * 30, "今天天气很好。" * 30, "go " * 25],
+    "repetition": ["I think so. " * 40, "哈哈" * 30, "今天天气很好。" * 30, "go " * 25, LOOPING, HALF_TWICE],
 }
 KEPT = [
     "I'm sorry, I can't find your order. Please send me its number.",
@@ -72,6 +87,8 @@ KEPT = [
     "We use cookies in cars to keep children quiet, and that is all.",
     "Dear all, the copyright of a work belongs to its author.",
     "one two three four five six seven eight nine ten eleven twelve",
+    LISTED,
+    "You don't have access to the server: ask its owner for a key, then log in again with it.",
     "| a | b |\n|---|---|\n| 1 | 1 |\n| 1 | 1 |\n| 1 | 1 |\n| 1 | 1 |",
 ]
 
@@ -87,6 +104,14 @@ def test_a_filter_drops_what_it_names_and_nothing_where_it_is_off(reason: str, a
 @pytest.mark.parametrize("answer", KEPT)
 def test_ordinary_answers_stay(answer: str) -> None:
     assert rules.apply([row(answer)], SPEC).rejections == {}
+
+
+def test_only_what_stands_three_times_in_a_row_counts_as_a_loop() -> None:
+    passage = "the cat sat on the mat and looked at the moon"
+    texts = [f"{passage} {passage}", f"{passage} {passage} {passage}", f"{passage} so {passage} but {passage}"]
+    measured = measuring.measure([f"{text} {' '.join(_SENTENCES)}" for text in texts])[:, measuring.IN_A_ROW]
+    assert measured[0] == measured[2] == 0
+    assert 0.1 < measured[1] < 0.3
 
 
 def test_languages_are_told_by_script_or_model_and_unsure_rows_stay() -> None:

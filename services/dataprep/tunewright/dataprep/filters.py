@@ -22,7 +22,7 @@ REASONS = {
     "garbled": "An answer with characters that were lost in a wrong conversion",
     "boilerplate": "An answer that is mostly a web page's furniture",
     "refusal": "An answer that refuses in an assistant's words (As an AI language model …)",
-    "repetition": "An answer that repeats itself beyond the limits of MassiveText",
+    "repetition": "An answer that goes round in a loop, or says much of itself twice",
     "language": "An answer in none of the languages asked for",
     "low_quality": "An answer whose form scores below min_quality",
     **{f"pii_{kind}": f"{words} in it, and the setting says to drop such rows" for kind, words in WORDS.items()},

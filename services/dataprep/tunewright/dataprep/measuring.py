@@ -24,14 +24,16 @@ Measures = npt.NDArray[np.float32]
     UNITS, WIDE_UNITS, WORD_CHARS, LETTERS, CAPITALS, VISIBLE, SYMBOLS, REPLACEMENTS, LINES, DUPLICATE_LINE_CHARS,
     DUPLICATE_LINES, DISTINCT, TOP_2, TOP_3, TOP_4, DUPLICATE_5, ENDS_WELL,
 ) = range(17)  # fmt: skip
-COLUMNS: Final = 27
-"""17 measures; from column 17 on, shares of characters in repeated n-grams of 6 to 10 words (TOP and DUPLICATE: 0 to 1).
+COLUMNS: Final = 23
+"""17 measures; from column 17 on, shares of characters in repeated n-grams of 6 to 10 words (TOP and DUPLICATE: 0 to 1);
+then IN_A_ROW: share of characters in passages that stand three times or more one right after the other.
 
 WIDE_UNITS: units that are one character; WORD_CHARS: characters of the others; LETTERS, CAPITALS, VISIBLE (no space),
 SYMBOLS (`#`, `…`, `...`) and REPLACEMENTS (U+FFFD): characters; LINES: lines with units; DUPLICATE_LINES: of those, equal
 to an earlier one; DISTINCT: different units; ENDS_WELL: 1 if the last visible character ends a sentence, a list or code.
 """
 DUPLICATE_6: Final = 17
+IN_A_ROW: Final = 22
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _SEED = np.uint64(0xCBF29CE484222325)
 _PRIME = np.uint64(0x100000001B3)
@@ -114,6 +116,11 @@ def _grams(
             row[DUPLICATE_5 if size == 5 else DUPLICATE_6 + size - 6] = shared
             if shared <= _LEAST_SHARE:
                 break
+            if size == 5:
+                stamp += 1
+                row[IN_A_ROW] = (
+                    _in_a_row(grams, sizes, count - width + 1, width, keys, stamps, counts, stamp, room) / total
+                )
     return stamp
 
 
@@ -175,6 +182,29 @@ def _repeated(
         for unit in range(max(covered, place), place + width):
             chars += sizes[unit]
         covered = place + width
+    return chars
+
+
+@compiled
+def _in_a_row(
+    grams: npt.NDArray[np.uint64], sizes: Numbers, count: int, width: int, keys: npt.NDArray[np.uint64], stamps: Numbers,
+    places: Numbers, stamp: int, room: int,
+) -> int:  # fmt: skip
+    """Return the characters of passages that stand at least three times one right after the other.
+
+    Where each n-gram stood last at the same distance for so long that two distances are covered, that is such a passage.
+    """
+    chars, covered, distance, run = 0, 0, 0, 0
+    for place in range(count):
+        slot = _slot(grams[place], keys, stamps, stamp, room)
+        now = place - places[slot] if stamps[slot] == stamp else 0
+        stamps[slot], keys[slot], places[slot] = stamp, grams[place], place
+        run = run + 1 if now == distance else 1
+        distance = now
+        if distance and run + width - 1 >= 2 * distance:
+            for unit in range(max(covered, place - run + 1 - distance), place + width):
+                chars += sizes[unit]
+            covered = place + width
     return chars
 
 

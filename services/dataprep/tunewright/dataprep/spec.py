@@ -97,7 +97,7 @@ class Filters(Spec):
     """ISO 639-1 codes, such as `en` and `zh`. Rows with an answer surely in another language are
     dropped; empty drops none."""
     repetition: bool = True
-    """Rows whose answer repeats itself beyond the limits of MassiveText are dropped."""
+    """Rows whose answer goes round in a loop, or says much of itself twice, are dropped; limits in repetition.py."""
     boilerplate: bool = True
     """Rows whose answer is mostly a web page's furniture are dropped."""
     refusals: bool = True
