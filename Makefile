@@ -15,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) $(if $(WHEELHOUSE),--find-links $(WHEELHOUSE))
-LOCKS := requirements/$(DEVICE).txt requirements/dev.txt requirements/demo.txt
+LOCKS := requirements/$(DEVICE).txt requirements/ray.txt requirements/dev.txt requirements/demo.txt
 OURS := $(sort $(wildcard services/*/pyproject.toml) protos/pyproject.toml cli/pyproject.toml)
 CODE := $(wildcard services cli demo bench tests)
 

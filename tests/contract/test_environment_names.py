@@ -14,6 +14,7 @@ from tunewright.chassis.settings import ServiceSettings
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
+    "dataprep": "tunewright.dataprep.settings:DataprepSettings",
     "gateway": "tunewright.gateway.settings:GatewaySettings",
     "merger": "tunewright.merger.service:MergerSettings",
     "evaluator": "tunewright.evaluator.settings:EvaluatorSettings",

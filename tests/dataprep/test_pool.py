@@ -61,6 +61,10 @@ def at_once_or_late(task: int) -> int:
     return task * task
 
 
+def same(task: int) -> int:
+    return task
+
+
 def refuse(task: int) -> int:
     if task == 5:
         raise InvalidData("raw.jsonl:17 is no row", remedy="Mend it.", violations=[Violation("raw.jsonl:17", "none")])
@@ -106,8 +110,7 @@ def test_tasks_are_read_no_further_than_a_few_a_worker_ahead() -> None:
             read.append(number)
             yield number
 
-    workers: Forked[int, int]
-    with Forked(abs, 2) as workers:
+    with Forked(same, 2) as workers:
         for done, _ in enumerate(workers.ordered(tasks(), nothing)):
             assert len(read) <= done + 1 + 2 * 2 + 1
     assert len(read) == 100

@@ -122,3 +122,18 @@ def _differences(descriptor: Any, spec: type[Spec]) -> set[str]:  # noqa: ANN401
         if field.name not in found and (inner := nested(spec.model_fields[field.name].annotation)):
             found |= {f"{field.name}.{name}" for name in _differences(field.message_type, inner)}
     return found
+
+
+def test_a_launcher_that_cannot_work_here_is_refused_and_the_other_is_no_other_job(
+    stub: dataprep_pb2_grpc.DataprepServiceStub, runner: JobRunner, tmp_path: Path
+) -> None:
+    uploads = [upload(tmp_path / "raw", to_jsonl([pair("question", "answer")]))]
+    spec = dataprep_pb2.DataprepSpec(launcher="ray")
+    text = refusal(stub, dataprep_pb2.SubmitDataprepRequest(spec=spec, uploads=uploads))
+    assert text == "launcher: `ray` needs a Ray cluster; this service was told of no cluster"
+    plain, two = (
+        stub.SubmitDataprep(dataprep_pb2.SubmitDataprepRequest(spec=spec, uploads=uploads)).job
+        for spec in (dataprep_pb2.DataprepSpec(), dataprep_pb2.DataprepSpec(launcher="local", workers=2))
+    )
+    assert plain.job_id == two.job_id
+    assert finished(runner, plain).state == job_pb2.JOB_STATE_SUCCEEDED

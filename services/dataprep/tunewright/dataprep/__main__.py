@@ -1,6 +1,6 @@
 from tunewright.chassis.main import main
-from tunewright.chassis.settings import ServiceSettings
 from tunewright.dataprep.service import STAGES, register
+from tunewright.dataprep.settings import DataprepSettings
 
 if __name__ == "__main__":
-    main("dataprep", settings=ServiceSettings, stages=STAGES, register=register)
+    main("dataprep", settings=DataprepSettings, stages=STAGES, register=register)

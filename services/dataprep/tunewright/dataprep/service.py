@@ -8,6 +8,7 @@ from tunewright.artifacts import ArtifactRef, Kind
 from tunewright.chassis.errors import InvalidSpec, Violation
 from tunewright.chassis.records import ref_from_proto
 from tunewright.chassis.stage import Stage
+from tunewright.dataprep.settings import DataprepSettings
 from tunewright.dataprep.spec import DataprepSpec
 from tunewright.v1 import artifact_pb2, dataprep_pb2, dataprep_pb2_grpc
 
@@ -23,8 +24,9 @@ STAGES = {"dataprep": Stage(service="dataprep", function="tunewright.dataprep.st
 class DataprepService(dataprep_pb2_grpc.DataprepServiceServicer):
     """Submits preparation jobs to the runner that the chassis gives it."""
 
-    def __init__(self, jobs: "JobRunner") -> None:
+    def __init__(self, jobs: "JobRunner", settings: DataprepSettings) -> None:
         self._jobs = jobs
+        self._settings = settings
 
     def SubmitDataprep(  # noqa: N802 - gRPC's own naming
         self, request: dataprep_pb2.SubmitDataprepRequest, context: grpc.ServicerContext
@@ -32,15 +34,18 @@ class DataprepService(dataprep_pb2_grpc.DataprepServiceServicer):
         """Start the job or attach to it; a wrong spec or reference is refused before anything is downloaded."""
         del context  # errors are raised and mapped by the chassis's interceptor
         spec = DataprepSpec.from_proto(request.spec)
+        if spec.launcher == "ray":
+            self._settings.refuse_without_cluster()
+        runtime = {"launcher": spec.launcher, "workers": spec.workers}
         inputs = _inputs(request.uploads)
-        job = self._jobs.submit(STAGES["dataprep"], spec, inputs, validate_only=request.validate_only)
+        job = self._jobs.submit(STAGES["dataprep"], spec, inputs, runtime=runtime, validate_only=request.validate_only)
         return dataprep_pb2.SubmitDataprepResponse(job=job)
 
 
 def register(server: grpc.Server, jobs: "JobRunner", settings: "ServiceSettings") -> list[str]:
     """Add the room's servicer to `server` and return its full service name."""
-    del settings
-    dataprep_pb2_grpc.add_DataprepServiceServicer_to_server(DataprepService(jobs), server)
+    own = settings if isinstance(settings, DataprepSettings) else DataprepSettings()
+    dataprep_pb2_grpc.add_DataprepServiceServicer_to_server(DataprepService(jobs, own), server)
     return [dataprep_pb2.DESCRIPTOR.services_by_name["DataprepService"].full_name]
 
 

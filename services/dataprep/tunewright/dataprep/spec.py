@@ -195,3 +195,9 @@ class DataprepSpec(Spec):
     conflicts: Conflicts = Conflicts()
     split: Split = Split()
     mixing: Mixing = Mixing()
+    launcher: Literal["local", "ray"] = Field(default="local", exclude=True)
+    """Where the work is done: by processes of the service's machine (`local`), or on the Ray cluster that the service
+    was told of (`ray`). The dataset is the same to the last byte, so this does not count for its identity."""
+    workers: int = Field(default=0, ge=0, le=4096, exclude=True)
+    """Processes (`local`) or tasks at once (`ray`); 0 stands for as many as there are processors. Does not count for
+    the dataset's identity."""

@@ -6,7 +6,7 @@ reduce (arrays): duplicates, split, mixing → write, in the order of the input 
 Knows no transport and no store. The same input and spec give the same bytes, however many workers there are.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from tunewright.artifacts import Kind, Manifest
 from tunewright.chassis.stage import Reporter, Severity
 from tunewright.dataprep import features, rules, writing
 from tunewright.dataprep.blocks import BLOCK_BYTES, Block, blocks
-from tunewright.dataprep.deciding import Decisions, decide
+from tunewright.dataprep.deciding import Decisions, decide, find_near
 from tunewright.dataprep.excerpts import Example, as_text, drop_example
 from tunewright.dataprep.fingerprint import fingerprint
 from tunewright.dataprep.kinds import RowKind, kind_of_files, messages_of
+from tunewright.dataprep.launching import Cluster, cluster_of, workers_of
 from tunewright.dataprep.mapping import Job, Mapped, map_block
 from tunewright.dataprep.pace import Pace
 from tunewright.dataprep.page import render
@@ -44,7 +45,7 @@ SMALL_BYTES = 8 << 20
 def run(spec: DataprepSpec, inputs: Mapping[str, Path], output_dir: Path, report: Reporter) -> Manifest:
     """Prepare the files of all inputs; write train.jsonl, validation.jsonl, report.json and report.html.
 
-    `report.runtime` may hold `workers`, the number of processes; it does not count for what comes out.
+    Where it is done (`launcher`, `workers`) does not count for what comes out.
 
     Raises:
         InvalidData: a file cannot be read, too many rows cannot, or no row is left; file, row and field are named.
@@ -56,10 +57,11 @@ def run(spec: DataprepSpec, inputs: Mapping[str, Path], output_dir: Path, report
     seen = [recognition for _, recognition in looked]
     kind = kind_of_files(files.train, seen)
     tally = Tally([FileTally(source, seen, layout) for source, (layout, seen) in zip(files.train, looked, strict=True)])
-    with Scratch(output_dir) as scratch:
-        rows = _map(Job(spec, files.train, seen, kind, scratch.folder), tally, report)
+    with Scratch(output_dir) as scratch, cluster_of(spec, report) as cluster:
+        rows = _map(Job(spec, files.train, seen, kind, scratch.folder), tally, report, cluster)
         tally.refuse_if_unreadable(spec.max_invalid_fraction)
-        found = decide(rows, spec, files.mixed_as, scratch.folder, report.raise_if_stopped)
+        near = cluster.near if cluster else find_near
+        found = decide(rows, spec, files.mixed_as, scratch.folder, report.raise_if_stopped, near)
         _count_dropped(found, rows, tally)
         tally.refuse_if_nothing_left()
         if found.by_row:
@@ -95,12 +97,12 @@ def _tell_files(files: Files, report: Reporter) -> None:
         report.event("test_sets", f"Kept out of the dataset, as test sets: {', '.join(names)}", files=names)
 
 
-def _map(job: Job, tally: Tally, report: Reporter) -> Rows:
+def _map(job: Job, tally: Tally, report: Reporter, cluster: Cluster | None) -> Rows:
     sources = job.sources
     pace = Pace(sum(source.size_bytes for source in sources), report)
     befores = np.cumsum([0, *(source.size_bytes for source in sources)]).tolist()
     parts, files = [], []
-    with _workers(partial(map_block, job=job), sources, report) as workers:
+    with cluster.mapping(job, int(befores[-1])) if cluster else _workers(job, int(befores[-1]), report) as workers:
         for mapped in workers.ordered(blocks(sources, BLOCK_BYTES), report.raise_if_stopped):
             tally.add(mapped.block.file, mapped.counts)
             parts.append(mapped.facts)
@@ -112,13 +114,12 @@ def _map(job: Job, tally: Tally, report: Reporter) -> Rows:
     return Rows(job.folder, parts, files, [source.name for source in sources])
 
 
-def _workers(
-    function: Callable[[Block], Mapped], sources: Sequence[Source], report: Reporter
-) -> Workers[Block, Mapped]:
-    count = int(report.runtime.get("workers") or processors())
+def _workers(job: Job, total_bytes: int, report: Reporter) -> Workers[Block, Mapped]:
+    function = partial(map_block, job=job)
+    count = workers_of(job.spec, report) or processors()
     rules.warm()
     features.warm()
-    if count == 1 or sum(source.size_bytes for source in sources) <= SMALL_BYTES:
+    if count == 1 or total_bytes <= SMALL_BYTES:
         return Here(function)
     return Forked(function, count)
 

@@ -4,6 +4,7 @@ Knows how each container is cut, by its module: `json_lines`, `json_values`, `ta
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tunewright.dataprep.readers import documents, json_lines, json_values, parquet, tables
 from tunewright.dataprep.readers.block import BLOCK_BYTES, Block
@@ -27,6 +28,19 @@ def blocks(source: Source, layout: Layout, block_bytes: int = BLOCK_BYTES) -> It
         InvalidData: the file is broken in a way that leaves no rows behind that place.
     """
     yield from _MODULES[layout.container].cut(source, layout, block_bytes)
+
+
+def carrying(block: Block) -> Block:
+    """Return the block with its bytes, to be read where its file is not.
+
+    Raises:
+        InvalidData: the file is broken there.
+    """
+    if block.data is not None or block.too_long:
+        return block
+    if block.layout.container is Container.PARQUET:
+        return parquet.carrying(block)
+    return replace(block, data=block.bytes())
 
 
 def read_block(block: Block) -> Iterator[Line]:

@@ -1,6 +1,7 @@
 """Parquet by row groups: small ones are read from the file, of large ones each block carries its rows (Arrow IPC)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -45,16 +46,31 @@ def _cut(source: Source, layout: Layout, block_bytes: int) -> Iterator[Block]:
                 continue
             rows = max(1, min(_BATCH_ROWS, facts.num_rows * block_bytes // facts.total_byte_size))
             for batch in file.iter_batches(rows, row_groups=[group], use_threads=False):
-                data = _pack(batch)
+                data = _pack([batch])
                 yield Block(source=source, layout=layout, number=number, first=row, start=0, end=end, data=data)
                 number, row = number + 1, row + batch.num_rows
 
 
-def _pack(batch: pa.RecordBatch) -> bytes:
+def _pack(batches: Sequence[pa.RecordBatch]) -> bytes:
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
+    with pa.ipc.new_stream(sink, batches[0].schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
     return bytes(sink.getvalue())
+
+
+def carrying(block: Block) -> Block:
+    """Return the block with its rows.
+
+    Raises:
+        InvalidData: the row group is broken.
+    """
+    try:
+        return replace(block, data=_pack(list(_batches(block))))
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise _broken(block.source, error) from error
 
 
 def read(block: Block) -> Iterator[Line]:
