@@ -87,6 +87,46 @@ def test_losses_and_accuracies_are_those_of_transformers_on_the_same_weights(
     assert metrics["rows"] == len(CONVERSATIONS)
 
 
+def test_documents_are_scored_on_all_their_tokens_as_far_as_they_fit(
+    runtime: dict[str, Any], tmp_path: Path, make_reporter: MakeReporter, tiny: Path
+) -> None:
+    texts = [f"The river {n} runs by the old town. 河" for n in range(6)] + ["x y " * 400]
+    rows = "".join(json.dumps({"id": str(n), "text": text}) + "\n" for n, text in enumerate(texts))
+    (tmp_path / "validation.jsonl").write_text(rows, "utf-8")
+    output = tmp_path / "output"
+    output.mkdir()
+    report, _ = make_reporter(**runtime)
+    metrics = stage.run(EvaluationSpec(), {"dataset": tmp_path}, output, report).metrics
+    document = json.loads((output / "report.json").read_text("utf-8"))
+    assert metrics["rows"] == 7
+    assert document["samples"] == document["rows_too_long"] == []
+    assert "all tokens of the documents" in (output / "report.html").read_text("utf-8")
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(tiny))
+    model: Any = AutoModelForCausalLM.from_pretrained(str(tiny), dtype=torch.float32)
+    for text, row in zip(texts[:6], document["rows"], strict=False):
+        ids = torch.tensor(tokenizer(text)["input_ids"])
+        with torch.inference_mode():
+            loss = torch.nn.functional.cross_entropy(model(ids[None]).logits[0, :-1].float(), ids[1:])
+        assert row["answer_tokens"] == len(ids) - 1
+        assert row["base_loss"] == pytest.approx(float(loss), abs=0.02)
+
+
+def test_of_a_pair_of_answers_the_chosen_one_is_scored(
+    runtime: dict[str, Any], tmp_path: Path, make_reporter: MakeReporter
+) -> None:
+    question, answer = CONVERSATIONS[0]
+    pairs, plain = tmp_path / "pairs", write_rows(tmp_path / "plain", [CONVERSATIONS[0]])
+    pairs.mkdir()
+    row = {"id": "1", "messages": [question], "chosen": answer["content"], "rejected": "No."}
+    (pairs / "validation.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    found = []
+    for folder in (pairs, plain):
+        report, _ = make_reporter(**runtime)
+        found.append(stage.run(EvaluationSpec(sample_count=0), {"dataset": folder}, tmp_path, report).metrics)
+    assert found[0]["answer_tokens"] == found[1]["answer_tokens"]
+    assert found[0]["base_eval_loss"] == pytest.approx(found[1]["base_eval_loss"], abs=1e-3)
+
+
 def test_rows_longer_than_the_context_are_left_out_and_told(
     evaluated: tuple[Manifest, Path, list[dict[str, Any]]],
 ) -> None:

@@ -73,21 +73,22 @@ async def ask(base: Endpoint, tuned: Endpoint, rows: list[Row], spec: Evaluation
         Unavailable: an endpoint stayed away beyond its patience.
         Interrupted: a stop was requested.
     """
-    turnstile = _Turnstile(spec.concurrency, 3 * len(rows) + 2 * min(len(rows), spec.sample_count), report)
+    sampled_rows = min(sum(not row.text for row in rows), spec.sample_count)
+    turnstile = _Turnstile(spec.concurrency, 3 * len(rows) + 2 * sampled_rows, report)
     read = await turnstile.all([partial(_read, base, tuned, row) for row in rows])
     fitting = [found for found in read if found.fits]
     too_long = [found.row.id for found in read if not found.fits]
     if too_long:
         report.event(
             "rows_left_out",
-            f"{len(too_long)} of {len(rows)} rows are longer than an engine's context and were left out.",
+            f"{len(too_long)} of {len(rows)} rows are longer than an engine's context, or of one token: left out.",
             severity=Severity.WARNING,
             rows=len(too_long),
         )
     if not fitting:
         raise Refused("no held-out row fits into the engines' context", remedy="Raise deployment.max_model_len.")
     scores = await _of_both(base, tuned, turnstile, _score, fitting)
-    sampled = fitting[: spec.sample_count]
+    sampled = [found for found in fitting if not found.row.text][: spec.sample_count]
     answers = await _of_both(base, tuned, turnstile, partial(_answer, max_tokens=spec.max_new_tokens), sampled)
     results = [_result(found, *pair) for found, pair in zip(fitting, scores, strict=True)]
     samples = [_sample(found.row, *pair) for found, pair in zip(sampled, answers, strict=True)]
@@ -168,7 +169,7 @@ class _ReadRow:
 
     @property
     def fits(self) -> bool:
-        return len(self.tokens.ids) + _MARGIN_TOKENS <= self.max_model_len
+        return len(self.tokens.ids) + _MARGIN_TOKENS <= self.max_model_len and self.tokens.answer_tokens > 0
 
 
 async def _read(base: Endpoint, tuned: Endpoint, row: Row) -> _ReadRow:
@@ -179,7 +180,8 @@ async def _read(base: Endpoint, tuned: Endpoint, row: Row) -> _ReadRow:
             "different tokens, so their losses cannot be compared",
             remedy="Both must be served with the same tokenizer and chat template.",
         )
-    return _ReadRow(row, read, min(read.max_model_len, read_by_tuned.max_model_len))
+    shortest = min(read.max_model_len, read_by_tuned.max_model_len)
+    return _ReadRow(row, read.cut(shortest - _MARGIN_TOKENS) if row.text else read, shortest)
 
 
 async def _score(endpoint: Endpoint, read: _ReadRow) -> Score:
@@ -199,5 +201,5 @@ def _result(read: _ReadRow, base: Score, tuned: Score) -> RowResult:
 
 
 def _sample(row: Row, base: str, tuned: str) -> Sample:
-    reference = row.messages[row.answers[-1]].content
+    _, reference = row.asked_and_answered()
     return Sample(row, reference, base, tuned, overlap(base, reference), overlap(tuned, reference))

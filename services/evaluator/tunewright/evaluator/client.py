@@ -104,6 +104,11 @@ class Endpoint:
         found = await self._post("/tokenize", body)
         return Tokens(found["tokens"], found.get("token_strs") or [], int(found["max_model_len"]))
 
+    async def tokenize_text(self, text: str) -> Tokens:
+        """Return a document's token ids, with the special token that the tokenizer begins with, if any."""
+        found = await self._post("/tokenize", {"prompt": text})
+        return Tokens(found["tokens"], [], int(found["max_model_len"]))
+
     async def score(self, ids: list[int]) -> list[TokenScore]:
         """Return what the model thought of each token but the first, which has nothing before it."""
         # One token is generated because vLLM generates no fewer. 0 alternatives: the given tokens alone, with ranks.

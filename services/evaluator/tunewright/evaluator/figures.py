@@ -90,6 +90,7 @@ def document(figures: Figures, answers: Answers, names: dict[str, Any]) -> dict[
             {"base": perplexity(figures.loss.base.value), "tuned": perplexity(figures.loss.tuned.value)}
         ),
         "row_count": figures.rows,
+        "documents": any(result.row.text for result in answers.results),
         "answer_tokens": figures.answer_tokens,
         "rows_too_long": answers.too_long,
         "turns_left_out": sum(result.left_out_turns for result in answers.results),
@@ -109,11 +110,11 @@ def _sides(samples: list[Sample]) -> tuple[list[Any], list[Any]]:
 
 def _row(result: RowResult) -> dict[str, Any]:
     tokens = result.answer_tokens
-    last = result.row.answers[-1]
+    question, answer = result.row.asked_and_answered()
     return {
         "id": result.row.id,
-        "question": result.row.messages[last - 1].content if last else "",
-        "answer": result.row.messages[last].content,
+        "question": question,
+        "answer": answer,
         "answer_tokens": tokens,
         "base_loss": _rounded(result.base.loss_sum / tokens),
         "tuned_loss": _rounded(result.tuned.loss_sum / tokens),

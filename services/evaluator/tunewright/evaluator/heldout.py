@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tunewright.chassis.errors import InvalidData
 
@@ -21,17 +21,26 @@ class Message(BaseModel):
 
 
 class Row(BaseModel):
-    """One held-out conversation."""
+    """One held-out conversation; of a pair of answers, its prompt with the chosen one; or a document."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     id: str
     """SHA-256 of the normalised messages."""
-    messages: tuple[Message, ...] = Field(min_length=2)
+    messages: tuple[Message, ...] = ()
+    text: str = ""
+    """A document; there are no messages then."""
 
     def turns(self, end: int | None = None) -> list[dict[str, str]]:
         """Return the messages before `end` (all if None) as plain mappings."""
         return [message.model_dump() for message in self.messages[:end]]
+
+    def asked_and_answered(self) -> tuple[str, str]:
+        """Return the last question and its written answer, for people; of a document nothing, and itself."""
+        if self.text:
+            return "", self.text
+        last = self.answers[-1]
+        return self.messages[last - 1].content if last else "", self.messages[last].content
 
     @property
     def answers(self) -> list[int]:
@@ -58,9 +67,12 @@ def read_rows(dataset: Path, max_rows: int) -> list[Row]:
 def _row(line: str, number: int) -> Row:
     try:
         document: Any = json.loads(line)
+        if isinstance(document, dict) and "chosen" in document:
+            chosen = {"role": "assistant", "content": document["chosen"]}
+            document = {**document, "messages": [*document["messages"], chosen]}
         row = Row.model_validate(document)
-    except (ValueError, ValidationError) as error:
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise InvalidData(f"{VALIDATION}:{number} is no dataset row: {str(error).splitlines()[0]}") from error
-    if not row.answers:
+    if not row.text and not row.answers:
         raise InvalidData(f"{VALIDATION}:{number} has no answer of the assistant")
     return row

@@ -26,6 +26,11 @@ class Tokenized:
     """Earlier answers that the template writes otherwise once more turns follow, and which are not scored therefore."""
     max_model_len: int
 
+    def cut(self, limit: int) -> "Tokenized":
+        """Return the beginning of a document, `limit` tokens at most."""
+        ids = self.ids[:limit]
+        return Tokenized(ids, [(1, len(ids))], 0, self.max_model_len)
+
     @property
     def answer_tokens(self) -> int:
         """Tokens that are scored."""
@@ -33,11 +38,14 @@ class Tokenized:
 
 
 async def tokenize_row(endpoint: Endpoint, row: Row) -> Tokenized:
-    """Return the row's tokens and where its answers lie.
+    """Return the row's tokens and where its answers lie; of a document, all tokens but the first count.
 
     Raises:
         Refused: the template breaks the prefix property at the last answer, so no token can be called the answer's.
     """
+    if row.text:
+        read = await endpoint.tokenize_text(row.text)
+        return Tokenized(read.ids, [(1, len(read.ids))], 0, read.max_model_len)
     last = row.answers[-1]
     whole = await endpoint.tokenize(row.turns(last + 1), generate=False, strings=True)
     spans: list[tuple[int, int]] = []
