@@ -33,13 +33,15 @@ an error that names the nearest known one; a value out of range is reported befo
 |---|---|
 | `name` | the run's name, and the model's name once it is served; the base answers as `<name>-base` |
 | `base_model` | a hub id (`Qwen/Qwen2.5-7B-Instruct`), a folder below the import root, or `models/<sha256>` |
-| `data` | list of raw files, `- path: raw.jsonl`, relative to the recipe; more can be said of each, see below |
+| `data` | list of raw files or folders, `- path: raw.jsonl`, relative to the recipe; more may be said, see below |
 | `dataprep`, `training`, `merging`, `evaluation`, `deployment` | the sections below; every field has a default |
 """
 DATA = """
 ## data
 
-Each entry names one file: `path` (relative to the recipe), or `file` (the id of an upload). Beside it may stand:
+Each entry names a file: `path` (relative to the recipe), or `file` (the id of an upload). A `path` may be a folder:
+every data file below it is uploaded (at most 1,000 in a run), as one source; what is left out is told: other endings,
+empty files, links out of the folder. Beside it may stand:
 
 """
 TOP = 2

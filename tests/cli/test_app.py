@@ -42,6 +42,22 @@ def test_run_uploads_submits_watches_and_ends_with_a_table(tmp_path: Path) -> No
     assert "\x1b" not in done.stdout, "into a pipe go plain lines"
 
 
+def test_a_folder_is_sent_file_by_file_and_what_is_left_out_is_told(tmp_path: Path) -> None:
+    path = Path(recipe(tmp_path))
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for name in ("a.txt", "b.txt", "c.pdf"):
+        (folder / name).write_text(f"This is {name}.")
+    path.write_text(path.read_text().replace("raw.jsonl", "corpus"))
+    script = Script(events=story())
+    with gateway_server(script) as url:
+        done = tunewright("run", str(path), "--detach", url=url)
+    assert done.returncode == 0, done.stderr
+    assert "corpus: 2 files, 0.0 MB; left out: c.pdf (no data by its name)" in done.stdout
+    assert script.uploads == [b"This is a.txt.", b"This is b.txt."]
+    assert script.recipes[0]["data"] == [{"name": "corpus", "file": f"file-{'f' * 64}"}] * 2
+
+
 def test_what_the_gateway_finds_wrong_is_told_with_the_recipes_lines(tmp_path: Path) -> None:
     violations = [{"field": "training.lora", "description": "unknown name; did you mean 'lora_r'?"}]
     said = {"reason": "INVALID_SPEC", "remedy": "Correct it.", "violations": violations}

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tunewright.cli.data_files import COMPRESSED_ENDINGS, DATA_ENDINGS, DataFiles, find_data_files
 from tunewright.cli.errors import CliError
 from tunewright.cli.recipe import load_recipe
+from tunewright.dataprep.readers import sources
 
 GOOD = """\
 name: bot
@@ -37,8 +39,8 @@ def test_a_field_is_found_on_its_line_also_by_the_gateways_spelling(tmp_path: Pa
 def test_uploaded_files_take_the_place_of_their_paths(tmp_path: Path) -> None:
     (tmp_path / "raw.jsonl").write_text("{}\n")
     recipe = load_recipe(written(tmp_path, GOOD))
-    assert recipe.uploads() == [(0, tmp_path / "raw.jsonl")]
-    assert recipe.with_files({0: "file-0"})["data"] == [{"file": "file-0"}, {"file": "file-1"}]
+    assert recipe.uploads() == [(0, DataFiles(tmp_path / "raw.jsonl", [tmp_path / "raw.jsonl"]))]
+    assert recipe.with_files({0: ["file-0"]}).values["data"] == [{"file": "file-0"}, {"file": "file-1"}]
     assert recipe.values["data"][0] == {"path": "raw.jsonl"}, "the recipe itself is left as it is"
 
 
@@ -67,15 +69,67 @@ def test_what_is_wrong_with_the_yaml_is_told_with_its_line(tmp_path: Path, text:
         ("data: [raw.jsonl]", "recipe.yaml:2: data.0: a mapping is expected"),
         ("data:\n  - path: missing.jsonl", "recipe.yaml:3: data.0.path: "),
         ("data:\n  - path: empty.jsonl", "empty.jsonl is empty"),
-        ("data:\n  - path: .", "is no file"),
-        ("data:\n  - path: 5", "recipe.yaml:3: data.0.path: the path of a file is expected"),
+        ("data:\n  - path: folder", "recipe.yaml:3: data.0.path: "),
+        ("data:\n  - path: folder", "holds no data file: paper.pdf (no data by its name)"),
+        ("data:\n  - path: 5", "recipe.yaml:3: data.0.path: the path of a file or a folder is expected"),
     ],
 )
 def test_a_data_file_that_cannot_be_sent_is_named_with_its_line(tmp_path: Path, data: str, words: str) -> None:
     (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "paper.pdf").write_bytes(b"%PDF")
     with pytest.raises(CliError) as caught:
         load_recipe(written(tmp_path, f"name: a\n{data}\n")).uploads()
     assert words in caught.value.message
+
+
+def test_a_folder_stands_for_every_data_file_below_it_and_what_is_left_out_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    (folder / "b").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    for name in ("b/2.jsonl", "1.txt", "b/3.csv.gz", ".hidden/4.txt", "5.pdf"):
+        (folder / name).write_text("text")
+    (folder / "6.md").touch()
+    (tmp_path / "secret.txt").write_text("secret")
+    links = {"7.txt": tmp_path / "secret.txt", "8.txt": folder / "gone", "9.txt": folder / "1.txt", "loop": folder}
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    found = find_data_files(folder)
+    assert [path.relative_to(folder).as_posix() for path in found.files] == [
+        "1.txt",
+        "9.txt",
+        "b/2.jsonl",
+        "b/3.csv.gz",
+    ]
+    assert found.skipped == [
+        "5.pdf (no data by its name)",
+        "6.md (empty)",
+        "7.txt (a link out of the folder)",
+        "8.txt (a link to nothing)",
+        "loop (a link to a folder)",
+    ]
+    assert found.words().startswith("corpus: 4 files, 0.0 MB; left out: 5.pdf (no data by its name), 6.md")
+
+
+def test_files_of_a_folder_are_one_source_and_their_faults_stand_on_its_line(tmp_path: Path) -> None:
+    path = written(
+        tmp_path, "data:\n  - file: file-1\n  - path: corpus/\n    weight: 2\n    use: tset\n  - path: x.txt\n"
+    )
+    recipe = load_recipe(path)
+    sent = recipe.with_files({1: ["file-2", "file-3"], 2: ["file-4"]})
+    said = {"name": "corpus", "weight": 2, "use": "tset"}
+    assert sent.values["data"] == [
+        {"file": "file-1"},
+        said | {"file": "file-2"},
+        said | {"file": "file-3"},
+        {"file": "file-4"},
+    ]
+    assert recipe.place(sent.field_of_recipe("data[2].use")) == f"{path}:5: data[1].use"
+    assert recipe.place(sent.field_of_recipe("data[3].file")) == f"{path}:6: data[2].file"
+
+
+def test_the_command_line_takes_the_files_that_data_preparation_reads() -> None:
+    assert (DATA_ENDINGS, COMPRESSED_ENDINGS) == (sources.DATA_ENDINGS, sources.COMPRESSED_ENDINGS)
 
 
 def test_bytes_that_are_no_utf8_are_named_with_their_place(tmp_path: Path) -> None:

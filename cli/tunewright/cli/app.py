@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,10 +23,11 @@ from tunewright.cli import watch as watching
 from tunewright.cli.chat import Conversation
 from tunewright.cli.client import ApiError, Gateway
 from tunewright.cli.console import make_console, show_error
+from tunewright.cli.data_files import DataFiles
 from tunewright.cli.doctor import report as doctor_report
 from tunewright.cli.endpoint import find_endpoint, local_stack
 from tunewright.cli.errors import CliError
-from tunewright.cli.recipe import Recipe, load_recipe
+from tunewright.cli.recipe import Recipe, Sent, load_recipe
 from tunewright.cli.stack import commands as stack_commands
 from tunewright.cli.stack.credentials import bootstrap as bootstrap_credentials
 from tunewright.cli.stack.display import service_table
@@ -242,28 +244,39 @@ def submit(gateway: Gateway, recipe: Recipe, console: Console) -> dict[str, Any]
     Raises:
         CliError: a file is missing, or the gateway refuses.
     """
-    ids = {}
     uploads = recipe.uploads()
     with _by_line(recipe):
         gateway.check(recipe.values)
+    for _, found in uploads:
+        if found.is_folder:
+            console.print(escape(found.words()), soft_wrap=True)
+    sent = recipe.with_files(_upload(gateway, uploads, console))
+    with _by_line(recipe, sent):
+        return gateway.submit(sent.values)
+
+
+def _upload(gateway: Gateway, uploads: list[tuple[int, DataFiles]], console: Console) -> dict[int, list[str]]:
+    """Send all files; return the ids of each entry's."""
+    ids: dict[int, list[str]] = {}
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        for index, path in uploads:
-            task = progress.add_task(f"uploading {escape(path.name)}", total=path.stat().st_size)
-            ids[index] = gateway.upload(path, lambda count, task=task: progress.advance(task, count))  # type: ignore[misc]  # mypy cannot infer the default
-    with _by_line(recipe):
-        return gateway.submit(recipe.with_files(ids))
+        for index, found in uploads:
+            task = progress.add_task(f"uploading {escape(found.path.name)}", total=found.size_bytes)
+            advance = partial(progress.advance, task)
+            ids[index] = [gateway.upload(path, advance) for path in found.files]
+    return ids
 
 
 @contextmanager
-def _by_line(recipe: Recipe) -> Iterator[None]:
+def _by_line(recipe: Recipe, sent: Sent | None = None) -> Iterator[None]:
     """Tell what the gateway finds wrong with a recipe one mistake a line, each with its place in the file."""
     try:
         yield
     except ApiError as error:
         if error.violations:
             error.message = f"{recipe.path} is not valid"
-            error.lines = tuple(f"{recipe.place(field)}: {why}" for field, why in error.violations)
+            fields = [(sent.field_of_recipe(field) if sent else field, why) for field, why in error.violations]
+            error.lines = tuple(dict.fromkeys(f"{recipe.place(field)}: {why}" for field, why in fields))
         raise
 
 

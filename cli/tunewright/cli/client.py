@@ -4,6 +4,7 @@ Knows nothing of how answers are shown.
 """
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -45,6 +46,7 @@ class ApiError(CliError):
         super().__init__(message, remedy=str(extension.get("remedy") or _REMEDIES.get(status, "")))
 
 
+_FILE = re.compile(r"data\[\d+\]\.file")
 _REMEDIES = {
     401: "The key is wrong: set TUNEWRIGHT_API_KEY, or use the local stack's own (var/stack/api_key).",
     403: "This key may not do that.",
@@ -109,12 +111,15 @@ class Gateway:
             ApiError: it found some. Files that are not there yet are no fault.
         """
         absent = f"file-{'0' * 64}"
-        data = [item if "file" in item else {"file": absent} for item in recipe["data"]]
+        data = [
+            item if "file" in item else {key: value for key, value in item.items() if key != "path"} | {"file": absent}
+            for item in recipe["data"]
+        ]
         body = {"recipe": {**recipe, "data": data}, "validate_only": True}
         try:
             self._json("POST", "/v1/runs", json=body, timeout=120)
         except ApiError as error:
-            if any(not field.startswith("data[") for field, _ in error.violations):
+            if not all(_FILE.fullmatch(field) for field, _ in error.violations):
                 raise
 
     def submit(self, recipe: Mapping[str, Any]) -> JSON:

@@ -3,14 +3,18 @@
 Raises CliError with file and line for whatever is wrong with the file itself.
 """
 
-from collections.abc import Hashable
+import re
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tunewright.cli.data_files import MAX_FILES, DataFiles, find_data_files
 from tunewright.cli.errors import CliError
+
+_ENTRY = re.compile(r"data\[(\d+)\]")
 
 
 @dataclass(frozen=True)
@@ -22,11 +26,11 @@ class Recipe:
     lines: dict[str, int]
     """Field such as `training.learning_rate` or `data.0.path` → line, counted from 1."""
 
-    def uploads(self) -> list[tuple[int, Path]]:
-        """Return the data files to send: their place in `data`, and where they lie.
+    def uploads(self) -> list[tuple[int, DataFiles]]:
+        """Return the data files to send: their place in `data`, and what lies there.
 
         Raises:
-            CliError: `data` is malformed, or a file is missing, empty, or not a file.
+            CliError: `data` is malformed, or a file is missing, empty, or no file; or a folder holds no data.
         """
         data = self.values.get("data")
         if not isinstance(data, list) or not data:
@@ -35,20 +39,31 @@ class Recipe:
         for index, item in enumerate(data):
             field = f"data.{index}"
             if not isinstance(item, dict):
-                raise self.wrong(field, "a mapping is expected: `path: FILE`, or `file: file-…` of an upload")
+                raise self.wrong(field, "a mapping is expected: `path: FILE` or FOLDER, or `file: file-…` of an upload")
             if "path" in item:
-                found.append((index, self._data_file(field, item["path"])))
+                found.append((index, self._data_files(field, item["path"])))
+        count = len(data) - len(found) + sum(len(files.files) for _, files in found)
+        if count > MAX_FILES:
+            raise self.wrong("data", f"{count:,} files; a run takes {MAX_FILES:,}")
         return found
 
-    def with_files(self, ids: dict[int, str]) -> dict[str, Any]:
-        """Return the values with each uploaded file's path replaced by its id."""
-        data = [
-            {key: value for key, value in item.items() if key != "path"} | {"file": ids[index]}
-            if index in ids
-            else item
-            for index, item in enumerate(self.values["data"])
-        ]
-        return self.values | {"data": data}
+    def with_files(self, ids: Mapping[int, Sequence[str]]) -> "Sent":
+        """Return the recipe with each path replaced by the ids of its files, an entry each.
+
+        Files of a folder are one source, named as the folder, if the entry gives no name.
+        """
+        data: list[Any] = []
+        origins: list[int] = []
+        for index, item in enumerate(self.values["data"]):
+            entries = [item]
+            if index in ids:
+                said = {key: value for key, value in item.items() if key != "path"}
+                if len(ids[index]) > 1:
+                    said = {"name": str(item["path"]).rstrip("/")} | said
+                entries = [said | {"file": identifier} for identifier in ids[index]]
+            data += entries
+            origins += [index] * len(entries)
+        return Sent({**self.values, "data": data}, origins)
 
     def wrong(self, field: str, why: str) -> CliError:
         """Return the error that says what is wrong with a field, and on which line it stands."""
@@ -62,19 +77,32 @@ class Recipe:
         line = self.lines.get(name)
         return f"{self.path}{f':{line}' if line else ''}: {field}"
 
-    def _data_file(self, field: str, named: object) -> Path:
+    def _data_files(self, field: str, named: object) -> DataFiles:
         if not isinstance(named, str):
-            raise self.wrong(f"{field}.path", "the path of a file is expected")
-        path = (self.path.parent / Path(named).expanduser()).absolute()
+            raise self.wrong(f"{field}.path", "the path of a file or a folder is expected")
         try:
-            size = path.stat().st_size
-        except OSError as error:
-            raise self.wrong(f"{field}.path", f"{path} cannot be read: {error.strerror}") from error
-        if not path.is_file():
-            raise self.wrong(f"{field}.path", f"{path} is no file")
-        if size == 0:
-            raise self.wrong(f"{field}.path", f"{path} is empty")
-        return path
+            return find_data_files((self.path.parent / Path(named).expanduser()).absolute())
+        except CliError as error:
+            raise CliError(
+                f"{self.place(f'{field}.path')}: {error.message}",
+                remedy=error.remedy or "Correct the recipe and run it again.",
+            ) from error
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A recipe as the gateway gets it."""
+
+    values: dict[str, Any]
+    origins: list[int]
+    """Of each entry of `data`: its place in the recipe's own."""
+
+    def field_of_recipe(self, field: str) -> str:
+        """Return the field of the recipe that a field of what was sent stands for."""
+        match = _ENTRY.match(field)
+        if match is None or int(match[1]) >= len(self.origins):
+            return field
+        return f"data[{self.origins[int(match[1])]}]{field[match.end() :]}"
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tunewright.chassis.jobs import JobRunner
     from tunewright.chassis.settings import ServiceSettings
 
+MAX_UPLOADS = 1000
 STAGES = {"dataprep": Stage(service="dataprep", function="tunewright.dataprep.stage:run", spec=DataprepSpec)}
 
 
@@ -53,7 +54,7 @@ def _inputs(uploads: "Iterable[artifact_pb2.ArtifactRef]") -> dict[str, Artifact
     """Return input name → upload, named by their order.
 
     Raises:
-        InvalidSpec: there is none, or one is no upload; all wrong ones are named.
+        InvalidSpec: there is none, or there are too many, or one is no upload; all wrong ones are named.
     """
     refs = [ref_from_proto(message) for message in uploads]
     wrong = [
@@ -61,6 +62,8 @@ def _inputs(uploads: "Iterable[artifact_pb2.ArtifactRef]") -> dict[str, Artifact
         for index, ref in enumerate(refs)
         if ref.kind is not Kind.UPLOAD
     ]
+    if len(refs) > MAX_UPLOADS:
+        wrong = [Violation("uploads", f"{len(refs):,} raw files; {MAX_UPLOADS:,} are taken at most: join them")]
     if not refs:
         wrong = [Violation("uploads", "at least one raw file is needed")]
     if wrong:
