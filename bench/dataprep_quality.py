@@ -1,10 +1,12 @@
 """Precision and recall of every cleaning rule, filter, kind of personal data and duplicate finder, on real texts.
 
-Texts come from packages (chatterbot-corpus, jionlp, botocore's documentation, and chitchat-dataset and evals where they
-are installed in the folder given). Defects are planted in them by a seeded generator that records the truth. Beside our
+Texts come from packages (chatterbot-corpus, jionlp, botocore's documentation). Defects are planted in them by a seeded generator that records the truth. Beside our
 finders of personal data stands a set of plain regular expressions, one a kind, as they are usually written.
 
-Run: ``python bench/dataprep_quality.py --data FOLDER [--out FILE]``; FOLDER is a ``pip install --target`` folder.
+The phrases planted were written by those who wrote the rules: recall on them says that nothing broke, not how much is
+found in other data. `dataprep_truth.py` measures that.
+
+Run from the root: ``python -m bench.dataprep_quality --data FOLDER [--out FILE]``; FOLDER is a ``pip install --target`` folder.
 Prints one JSON line; a table goes to standard error.
 """
 
