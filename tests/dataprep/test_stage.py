@@ -111,7 +111,7 @@ def test_the_number_of_workers_makes_no_difference(
     assert sorted(path.name for path in output.iterdir()) == sorted(FILES)
 
 
-def test_memory_grows_by_less_than_600_bytes_a_row(tmp_path: Path) -> None:
+def test_memory_grows_by_less_than_300_bytes_a_row(tmp_path: Path) -> None:
     peaks = []
     for rows in (12_000, 32_000):
         folder = tmp_path / str(rows)
@@ -122,7 +122,7 @@ def test_memory_grows_by_less_than_600_bytes_a_row(tmp_path: Path) -> None:
         (folder / "upload" / "raw.jsonl").write_bytes(content)
         command = [sys.executable, "-c", _MEASURED_RUN, str(folder), str(folder / "upload")]
         peaks.append(int(subprocess.run(command, check=True, capture_output=True, timeout=120).stdout))
-    assert (peaks[1] - peaks[0]) / 20_000 < 600
+    assert (peaks[1] - peaks[0]) / 20_000 < 300
 
 
 ANY_ROW = st.one_of(

@@ -16,5 +16,5 @@ def fingerprint(train: NDArray[np.uint8], validation: NDArray[np.uint8]) -> str:
     digest = hashlib.sha256()
     for name, rows in (("train", train), ("validation", validation)):
         digest.update(f"{name}\n".encode())
-        digest.update(np.sort(np.ascontiguousarray(rows).view("S32"), axis=None).tobytes())
+        digest.update(np.sort(np.ascontiguousarray(rows).view("S32"), axis=None).view(np.uint8).data)
     return digest.hexdigest()

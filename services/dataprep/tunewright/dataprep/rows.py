@@ -1,13 +1,14 @@
-"""The facts of all clean rows, as arrays: about 110 bytes a row. Rows are numbered in the order of the input.
+"""The facts of all clean rows, as arrays: about 120 bytes a row. Rows are numbered in the order of the input.
 
-A block gives its part (`Facts`); `Rows` is all of them, and reads rows from the scratch files. Knows nothing of how
-anything is decided.
+A block gives its part (`Facts`); `Columns` keeps all of them on disk, and `Rows` maps them into memory as long as they
+are looked at, and reads rows from the scratch files. Knows nothing of how anything is decided.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import orjson
@@ -45,29 +46,82 @@ class Facts:
     """Hash of the value of the field whose shares are kept in the split; likewise."""
 
 
+class Columns:
+    """The facts of block after block, each kind in a file of its own.
+
+    Args:
+        folder: where the files lie.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files = {f.name: self._path(f.name).open("wb") for f in fields(Facts)}
+        self._forms: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
+        self.counts: list[int] = []
+        """Rows of each block."""
+
+    def add(self, part: Facts) -> None:
+        """Keep the facts of the next block."""
+        for name, file in self._files.items():
+            array: NDArray[Any] = getattr(part, name)
+            self._forms[name] = array.dtype, array.shape[1:]
+            array.tofile(file)
+        self.counts.append(len(part.sizes))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Write what is not written yet; nothing can be added after."""
+        for file in self._files.values():
+            file.close()
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return one fact of all rows; its pages are in memory while the array is."""
+        kind, further = self._forms.get(name, (np.dtype(np.uint64), ()))
+        shape = (sum(self.counts), *further)
+        if not all(shape):
+            return np.empty(shape, kind)
+        return np.memmap(self._path(name), kind, mode="c", shape=shape).view(np.ndarray)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.column"
+
+
 class Rows:
     """All rows.
 
     Args:
         folder: the scratch files.
-        parts: the facts of each block, in order.
+        columns: the facts of all blocks, none of which is still to come.
         files: number of the file that each block is of.
         names: names of the files.
     """
 
-    def __init__(self, folder: Path, parts: Sequence[Facts], files: Sequence[int], names: Sequence[str]) -> None:
+    def __init__(self, folder: Path, columns: Columns, files: Sequence[int], names: Sequence[str]) -> None:
         self._folder = folder
         self._names = names
-        self.counts = [len(part.sizes) for part in parts]
+        self._columns = columns
+        self._files_of_blocks = np.array(files, np.int32)
+        self.counts = columns.counts
         """Rows of each block."""
         self.firsts = np.cumsum([0, *self.counts])
         """Number of each block's first row."""
-        self.files = np.repeat(np.array(files, np.int32), self.counts)
+
+    @property
+    def facts(self) -> Facts:
+        """The facts of all rows, read from disk where they are looked at: hold them no longer than they are needed."""
+        return Facts(**{f.name: self._columns.column(f.name) for f in fields(Facts)})
+
+    @property
+    def files(self) -> NDArray[np.int32]:
         """Number of each row's file."""
-        self.facts = Facts(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Facts)})
+        return np.repeat(self._files_of_blocks, self.counts)
 
     def __len__(self) -> int:
-        return len(self.files)
+        return int(self.firsts[-1])
 
     def line(self, number: int) -> bytes:
         """Return a row as it stands in the dataset."""
@@ -100,7 +154,8 @@ class Rows:
 
     def file(self, number: int) -> str:
         """Return the name of the file that a row came from."""
-        return self._names[int(self.files[number])]
+        return self._names[int(self._files_of_blocks[np.searchsorted(self.firsts, number, side="right") - 1])]
 
     def _sizes(self, block: int) -> NDArray[np.uint32]:
-        return self.facts.sizes[self.firsts[block] : self.firsts[block + 1]]
+        sizes: NDArray[np.uint32] = self._columns.column("sizes")[self.firsts[block] : self.firsts[block + 1]]
+        return sizes

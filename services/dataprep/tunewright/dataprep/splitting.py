@@ -90,7 +90,8 @@ def _choose(
     most = min(max(at_least, math.ceil(target * 2)), total - 1)
     chosen = np.zeros(len(places), np.bool_)
     taken = 0
-    for number, (where, size) in enumerate(zip(places.tolist(), sizes.tolist(), strict=True)):
+    for number in range(len(places)):
+        where, size = int(places[number]), int(sizes[number])
         if where >= fraction * _PLACES and taken >= least:
             break
         if taken + size <= most:

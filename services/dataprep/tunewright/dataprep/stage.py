@@ -29,7 +29,7 @@ from tunewright.dataprep.page import render
 from tunewright.dataprep.pool import Check, Forked, Here, Workers, processors
 from tunewright.dataprep.readers import Layout, Source, examine
 from tunewright.dataprep.report import build_report, to_json
-from tunewright.dataprep.rows import Rows
+from tunewright.dataprep.rows import Columns, Rows
 from tunewright.dataprep.scratch import Scratch
 from tunewright.dataprep.shapes import Recognition, recognise
 from tunewright.dataprep.spec import DataprepSpec
@@ -101,17 +101,18 @@ def _map(job: Job, tally: Tally, report: Reporter, cluster: Cluster | None) -> R
     sources = job.sources
     pace = Pace(sum(source.size_bytes for source in sources), report)
     befores = np.cumsum([0, *(source.size_bytes for source in sources)]).tolist()
-    parts, files = [], []
-    with cluster.mapping(job, int(befores[-1])) if cluster else _workers(job, int(befores[-1]), report) as workers:
+    mapping = cluster.mapping(job, int(befores[-1])) if cluster else _workers(job, int(befores[-1]), report)
+    files = []
+    with mapping as workers, Columns(job.folder) as columns:
         for mapped in workers.ordered(blocks(sources, BLOCK_BYTES), report.raise_if_stopped):
             tally.add(mapped.block.file, mapped.counts)
-            parts.append(mapped.facts)
+            columns.add(mapped.facts)
             files.append(mapped.block.file)
             pace.tick(tally.rows_in, befores[mapped.block.file] + mapped.block.end)
     pace.finish(tally.rows_in)
     _tell_unreadable(tally, report)
     _tell_pieces(tally, report)
-    return Rows(job.folder, parts, files, [source.name for source in sources])
+    return Rows(job.folder, columns, files, [source.name for source in sources])
 
 
 def _workers(job: Job, total_bytes: int, report: Reporter) -> Workers[Block, Mapped]:
