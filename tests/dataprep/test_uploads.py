@@ -63,9 +63,9 @@ def test_no_row_of_a_test_set_enters_the_dataset(tmp_path: Path) -> None:
     assert result.report.messages("test_sets") == ["Kept out of the dataset, as test sets: 1.jsonl"]
 
 
-def test_a_test_set_that_cannot_be_read_refuses_the_run(tmp_path: Path) -> None:
+def test_a_test_set_that_is_not_as_was_said_refuses_the_run(tmp_path: Path) -> None:
     with pytest.raises(InvalidData, match=r"1\.jsonl: its rows have the fields data, lang"):
-        prepare_files(tmp_path, {}, {"use": "test"})
+        prepare_files(tmp_path, {}, {"use": "test", "format": "messages"})
 
 
 @pytest.mark.parametrize(

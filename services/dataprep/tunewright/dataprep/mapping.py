@@ -18,7 +18,9 @@ from tunewright.dataprep import features as featuring
 from tunewright.dataprep import histograms, rules, scratch
 from tunewright.dataprep.blocks import Block, read_block
 from tunewright.dataprep.cleaning import ANSWERS, clean_messages
+from tunewright.dataprep.comparing import compare
 from tunewright.dataprep.compiling import compiled
+from tunewright.dataprep.contamination.table import Table
 from tunewright.dataprep.dedup import worth
 from tunewright.dataprep.excerpts import as_text, drop_example
 from tunewright.dataprep.kinds import RowKind, body_of
@@ -46,6 +48,8 @@ class Job:
     kind: RowKind
     folder: Path
     """The scratch folder."""
+    tests: Table | None = None
+    """The test sets that rows are compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +115,16 @@ def work_off(block: Block, job: Job) -> Worked:
             example = drop_example(name, read.numbers[number], rejection.detail, text)
         counts.drop(rejection.reason, example)
     kept = [number for number in range(len(treated.rows)) if number not in treated.rejections]
-    for number in sorted(treated.changes.keys() - treated.rejections.keys()):
+    marks: dict[int, bytes] = {}
+    if job.tests is not None:
+        own, places = [treated.rows[number] for number in kept], [read.numbers[number] for number in kept]
+        stay, marks = compare(own, places, name, job.tests, job.spec.contamination, counts)
+        kept = [number for number, stays in zip(kept, stay.tolist(), strict=True) if stays]
+    for number in sorted(treated.changes.keys() & set(kept)):
         counts.change(name, read.numbers[number], treated.changes[number], read.messages[number], treated.rows[number])
     changes = np.array([len(treated.changes.get(number, ())) for number in kept], np.uint8)
     rows = [treated.rows[number] for number in kept]
-    lines, facts, bands = _describe(rows, [read.numbers[number] for number in kept], name, changes, job)
+    lines, facts, bands = _describe(rows, [read.numbers[number] for number in kept], name, changes, marks, job)
     keys = np.array([read.keys[number] for number in kept], np.uint64).reshape(-1, 2)
     documents = np.array([read.documents[number] for number in kept], np.uint64)
     facts["question"] = np.where(documents != 0, documents, facts["question"])
@@ -198,9 +207,14 @@ def _raw_lengths(rows: list[list[Message]]) -> NDArray[np.int64]:
 
 
 def _describe(
-    rows: list[list[Message]], numbers: list[int], name: str, changes: NDArray[np.uint8], job: Job
+    rows: list[list[Message]],
+    numbers: list[int],
+    name: str,
+    changes: NDArray[np.uint8],
+    marks: dict[int, bytes],
+    job: Job,
 ) -> tuple[list[bytes], dict[str, NDArray[np.generic]], NDArray[np.uint64]]:
-    """Return the lines of clean rows, their facts, and their band keys."""
+    """Return the lines of clean rows, their facts, and their band keys; `marks` go into the lines of some rows."""
     parts = Parts.of_messages(rows)
     found = featuring.features(parts, job.spec.duplicates, seed=job.spec.seed)
     bodies = [body_of(messages, job.kind) for messages in rows]
@@ -208,7 +222,8 @@ def _describe(
     identity = found.identity.tobytes().hex()
     tail = b',"source":{"file":' + orjson.dumps(name) + b',"line":'
     lines = [
-        b'{"id":"%b",%b%b%d}}\n' % (identity[64 * row : 64 * row + 64].encode(), body, tail, number)
+        b'{"id":"%b",%b%b%d}%b}\n'
+        % (identity[64 * row : 64 * row + 64].encode(), body, tail, number, marks.get(row, b""))
         for row, (body, number) in enumerate(zip(bodies, numbers, strict=True))
     ]
     answers, others = _lengths(parts)

@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 
 from tunewright.dataprep import exhibits
+from tunewright.dataprep.contamination.table import Table
 from tunewright.dataprep.deciding import Decisions
 from tunewright.dataprep.dedup import KEEP_RULE
 from tunewright.dataprep.excerpts import excerpt
@@ -22,6 +23,7 @@ from tunewright.dataprep.rules import RULE_WORDS
 from tunewright.dataprep.spec import DataprepSpec
 from tunewright.dataprep.tally import (
     CONFLICT,
+    CONTAMINATED,
     DUPLICATE,
     GLOBAL,
     NEAR_DUPLICATE,
@@ -47,6 +49,7 @@ _SETTINGS = {
     "repetition": "filters.repetition",
     "language": "filters.languages",
     "low_quality": "filters.min_quality",
+    CONTAMINATED: "contamination.min_overlap",
     DUPLICATE: "duplicates.exact",
     NEAR_DUPLICATE: "duplicates.threshold",
     CONFLICT: "conflicts.action",
@@ -57,9 +60,15 @@ _SETTINGS = {
 
 
 def build_report(
-    spec: DataprepSpec, tally: Tally, rows: Rows, found: Decisions, fingerprint: str, kind: RowKind
+    spec: DataprepSpec,
+    tally: Tally,
+    rows: Rows,
+    found: Decisions,
+    fingerprint: str,
+    kind: RowKind,
+    tests: Table | None = None,
 ) -> dict[str, Any]:
-    """Return the report."""
+    """Return the report; `tests` are the test sets that rows were compared with."""
     kept = np.flatnonzero(found.alive)
     by_file = np.bincount(rows.files[kept], minlength=len(tally.files)).tolist()
     _, groups = np.unique(rows.facts.question[kept], return_counts=True)
@@ -88,6 +97,7 @@ def build_report(
         "lengths": _lengths(rows, kept, tally),
         "languages": exhibits.languages_of(rows, kept),
         "near_duplicates": exhibits.near_duplicates(rows, found),
+        "contamination": _contamination(spec, tally, tests),
         "conflicts": {"action": spec.conflicts.action, **exhibits.conflicts(rows, found)},
         "split": _split(spec, found),
         "mixing": [
@@ -110,6 +120,16 @@ def build_report(
 def to_json(document: dict[str, Any]) -> bytes:
     """Return the bytes of report.json."""
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _contamination(spec: DataprepSpec, tally: Tally, tests: Table | None) -> dict[str, Any]:
+    found = tally.counts.contamination
+    return {
+        "action": spec.contamination.action,
+        "rows": found.rows,
+        "tests": found.document(tests) if tests is not None else [],
+        "examples": found.examples,
+    }
 
 
 def _setting(name: str, settings: Mapping[str, Any]) -> str:

@@ -150,6 +150,18 @@ class Conflicts(Spec):
     """Such rows are shown in the report, all dropped, or dropped but for the worthiest of each question."""
 
 
+class Contamination(Spec):
+    """Training rows that hold what stands in the test sets: files with `use: test` among the sources."""
+
+    action: Literal["drop", "flag", "off"] = "drop"
+    """Such rows are dropped, kept and marked with `contaminated`, or not looked for."""
+    ngram: int = Field(default=13, ge=5, le=50)
+    """Words in an n-gram; of scripts without spaces between words twice as many characters."""
+    min_overlap: float = Field(default=0.5, gt=0, le=1)
+    """Share of the n-grams of a test row's message that stand in a training row, from which it is contaminated. A
+    whole question that is equal always counts (of fewer than 5 words only with its answer)."""
+
+
 class Split(Spec):
     """Which rows are held out."""
 
@@ -193,6 +205,7 @@ class DataprepSpec(Spec):
     pii: Pii = Pii()
     duplicates: Duplicates = Duplicates()
     conflicts: Conflicts = Conflicts()
+    contamination: Contamination = Contamination()
     split: Split = Split()
     mixing: Mixing = Mixing()
     launcher: Literal["local", "ray"] = Field(default="local", exclude=True)

@@ -18,6 +18,8 @@ from tunewright.artifacts import Kind, Manifest
 from tunewright.chassis.stage import Reporter, Severity
 from tunewright.dataprep import features, rules, writing
 from tunewright.dataprep.blocks import BLOCK_BYTES, Block, blocks
+from tunewright.dataprep.contamination import matching
+from tunewright.dataprep.contamination.reading import read_table
 from tunewright.dataprep.deciding import Decisions, decide, find_near
 from tunewright.dataprep.excerpts import Example, as_text, drop_example
 from tunewright.dataprep.fingerprint import fingerprint
@@ -58,7 +60,8 @@ def run(spec: DataprepSpec, inputs: Mapping[str, Path], output_dir: Path, report
     kind = kind_of_files(files.train, seen)
     tally = Tally([FileTally(source, seen, layout) for source, (layout, seen) in zip(files.train, looked, strict=True)])
     with Scratch(output_dir) as scratch, cluster_of(spec, report) as cluster:
-        rows = _map(Job(spec, files.train, seen, kind, scratch.folder), tally, report, cluster)
+        tests = read_table(files, spec, scratch.folder, report)
+        rows = _map(Job(spec, files.train, seen, kind, scratch.folder, tests), tally, report, cluster)
         tally.refuse_if_unreadable(spec.max_invalid_fraction)
         near = cluster.near if cluster else find_near
         found = decide(rows, spec, files.mixed_as, scratch.folder, report.raise_if_stopped, near)
@@ -70,7 +73,7 @@ def run(spec: DataprepSpec, inputs: Mapping[str, Path], output_dir: Path, report
             report.event("split_by_row", text, severity=Severity.WARNING)
         _write(rows, found, scratch.folder, report.raise_if_stopped)
         name = fingerprint(_digests(rows, found.copies), _digests(rows, found.validation.astype(np.int64)))
-        document = build_report(spec, tally, rows, found, name, kind)
+        document = build_report(spec, tally, rows, found, name, kind, tests)
         for file in (TRAIN, VALIDATION):  # only whole files ever stand in the output folder
             (scratch.folder / file).replace(output_dir / file)
     (output_dir / "report.json").write_bytes(to_json(document))
@@ -90,8 +93,6 @@ def _tell_files(files: Files, report: Reporter) -> None:
     if files.skipped:
         text = f"Left out, since their names end like no data file: {', '.join(files.skipped)}"
         report.event("files_skipped", text, severity=Severity.WARNING, files=files.skipped)
-    for source in files.test:
-        _recognised(source, report)
     if files.test:
         names = [source.name for source in files.test]
         report.event("test_sets", f"Kept out of the dataset, as test sets: {', '.join(names)}", files=names)
@@ -120,6 +121,8 @@ def _workers(job: Job, total_bytes: int, report: Reporter) -> Workers[Block, Map
     count = workers_of(job.spec, report) or processors()
     rules.warm()
     features.warm()
+    if job.tests is not None:
+        matching.warm(job.tests)
     if count == 1 or total_bytes <= SMALL_BYTES:
         return Here(function)
     return Forked(function, count)

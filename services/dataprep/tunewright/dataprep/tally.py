@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tunewright.chassis.errors import InvalidData, Violation
 from tunewright.dataprep import filters, histograms
+from tunewright.dataprep.contamination.findings import Findings
 from tunewright.dataprep.excerpts import EXCERPT_CHARS, Change, Example, change_example, drop_example
 from tunewright.dataprep.readers import Layout, Line, Problem, Source, as_violation, excerpt_of
 from tunewright.dataprep.rules import RULE_WORDS
@@ -34,7 +35,8 @@ UNREADABLE = {
     "no_shared_prompt": "The chosen and the rejected answer do not answer one prompt",
 }
 """Reason → words, for rows that cannot be read as training rows."""
-UNFIT = filters.REASONS
+CONTAMINATED = "contaminated"
+UNFIT = {**filters.REASONS, CONTAMINATED: "Holds what stands in a test set"}
 """Reason → words, for readable rows that are not worth training on."""
 DUPLICATE = "duplicate"
 NEAR_DUPLICATE = "near_duplicate"
@@ -79,11 +81,17 @@ class Counts:
     """The first of them."""
     lengths: NDArray[np.int64] = field(default_factory=lambda: np.zeros((2, histograms.BARS), np.int64))
     """Bars of question and answer lengths, characters, of all readable rows as they came."""
+    contamination: Findings = field(default_factory=Findings)
 
     def drop(self, reason: str, example: Example | None = None) -> None:
         """Count a dropped row; the first few examples of each reason are kept."""
         self.dropped[reason] += 1
-        if example is not None and self.wants_example(reason):
+        if example is not None:
+            self.add_example(reason, example)
+
+    def add_example(self, reason: str, example: Example) -> None:
+        """Keep an example of a dropped row while they are few."""
+        if self.wants_example(reason):
             self.drop_examples.setdefault(reason, []).append(example)
 
     def wants_example(self, reason: str) -> bool:
@@ -127,6 +135,7 @@ class Counts:
         self.changes.update(other.changes)
         self.masked.update(other.masked)
         self.lengths = self.lengths + other.lengths
+        self.contamination.add(other.contamination)
         for reason, drops in other.drop_examples.items():
             kept = self.drop_examples.setdefault(reason, [])
             kept += drops[: _EXAMPLES - len(kept)]

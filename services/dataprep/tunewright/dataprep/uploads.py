@@ -22,6 +22,8 @@ class Files:
     """Of each of them: the name under which it is mixed, and its weight."""
     test: list[Source]
     """Test sets: none of their rows enters the dataset."""
+    test_names: list[str]
+    """Of each of them: the name of the set; files of one name are one set."""
     skipped: list[str]
     """Names of files in folders that are no data by their ending, or are hidden."""
 
@@ -39,7 +41,8 @@ def find_files(spec: DataprepSpec, inputs: Mapping[str, Path]) -> Files:
     mixed_as = [(said[source.input].name or source.name, said[source.input].weight) for source in train]
     _check_weights(mixed_as)
     test = [source for source in found.sources if said[source.input].use == "test"]
-    return Files(train=train, mixed_as=mixed_as, test=test, skipped=found.skipped)
+    test_names = [said[source.input].name or source.name for source in test]
+    return Files(train=train, mixed_as=mixed_as, test=test, test_names=test_names, skipped=found.skipped)
 
 
 def reading(spec: DataprepSpec, source: DataSource) -> Reading:
