@@ -222,6 +222,28 @@ def test_conflicts_are_shown_with_their_answers(tmp_path: Path) -> None:
     assert [answer["kept"] for answer in shown["examples"][0]["answers"]].count(True) == 1
 
 
+@pytest.mark.parametrize(
+    ("row", "charts"),
+    [
+        ({"text": "A document of some words, number {}."}, {"answer": "Documents"}),
+        (
+            {"prompt": "Say {}!", "chosen": "{}, gladly.", "rejected": "No {}."},
+            {"question": "Prompts", "answer": "Chosen"},
+        ),
+    ],
+)
+def test_documents_and_pairs_have_charts_of_what_they_are(
+    tmp_path: Path, row: dict[str, str], charts: dict[str, str]
+) -> None:
+    rows = [{name: text.replace("{}", f"thing{n}") for name, text in row.items()} for n in range(20)]
+    result = prepare(tmp_path, rows)
+    lengths = result.document["lengths"]
+    assert lengths.keys() == charts.keys()
+    for name, words in charts.items():
+        assert lengths[name]["counts"] == lengths[name]["before"]
+        assert f"<h3>{words}" in result.page
+
+
 def test_a_reason_names_the_setting_behind_it(tmp_path: Path) -> None:
     rows = [pair("q", "y" * 300), *(pair(f"q{n}", f"<b>a</b> {n}") for n in range(9))]
     settings = prepare(tmp_path, rows, filters={"max_chars": 200}).document["settings"]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from tunewright.dataprep import languages
@@ -104,7 +105,7 @@ def _sample(row: dict[str, Any]) -> dict[str, Any]:
 def languages_of(rows: Rows, kept: NDArray[np.int64]) -> dict[str, Any]:
     """Return the languages of answers, by a model, over at most a thousand of the kept rows, evenly spread."""
     numbers = _spread(kept, _LANGUAGE_ROWS)
-    names = languages.identify([_answers(rows.read(number)) for number in numbers.tolist()])
+    names = languages.identify([_answers(orjson.loads(line)) for line in rows.lines(numbers)])
     codes, counts = np.unique(np.array([name or "unsure" for name in names]), return_counts=True)
     order = np.lexsort((codes, -counts))
     return {"looked_at": len(numbers), "counts": {str(codes[at]): int(counts[at]) for at in order.tolist()}}

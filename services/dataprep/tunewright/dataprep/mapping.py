@@ -198,11 +198,12 @@ def _key(value: dict[str, object], name: str, seed: int) -> int:
 
 
 def _raw_lengths(rows: list[list[Message]]) -> NDArray[np.int64]:
-    """Return the bars of question and answer lengths, characters."""
+    """Return the bars of question and answer lengths, characters; rejected answers count as neither."""
     sizes = np.zeros((2, len(rows)), np.int64)
     for number, row in enumerate(rows):
         for message in row:
-            sizes[int(message["role"] in ANSWERS), number] += len(message["content"] or "")
+            if message["role"] != "rejected":
+                sizes[int(message["role"] in ANSWERS), number] += len(message["content"] or "")
     return np.stack([histograms.bars(sizes[0]), histograms.bars(sizes[1])])
 
 

@@ -22,7 +22,12 @@ _STEP_WORDS = {
     "fit": "Fit to train on",
     "unique": "The dataset",
 }
-_CHART_WORDS = {"question": "Questions", "answer": "Answers", "tokens": "Whole rows in the model's tokens"}
+_CHART_WORDS = {
+    "conversation": {"question": "Questions", "answer": "Answers"},
+    "preference": {"question": "Prompts", "answer": "Chosen answers"},
+    "text": {"answer": "Documents"},
+}
+_OTHER_CHART = "Whole rows in the model's tokens"
 _VISIBLE = {"\t": "→\t", "\r": "⟨CR⟩"}
 _LANGUAGES = {
     "en": "English", "zh": "Chinese", "ja": "Japanese", "ko": "Korean", "de": "German", "fr": "French",
@@ -50,7 +55,11 @@ def render(document: dict[str, Any]) -> str:
         stack=plots.stack([("kept", document["rows_out"]), *dropped], document["rows_in"]),
         funnel=_funnel(document["funnel"]),
         charts=[
-            {"name": name, "words": _CHART_WORDS[name], **plots.histogram(lengths)}
+            {
+                "name": name,
+                "words": _CHART_WORDS[document["row_kind"]].get(name, _OTHER_CHART),
+                **plots.histogram(lengths),
+            }
             for name, lengths in document["lengths"].items()
         ],
         languages=_languages(document["languages"]),

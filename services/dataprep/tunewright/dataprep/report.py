@@ -187,10 +187,9 @@ def _file(file: FileTally, kept: int) -> dict[str, Any]:
 
 def _lengths(rows: Rows, kept: Any, tally: Tally) -> dict[str, Any]:  # noqa: ANN401 - an array of numbers
     facts, raw = rows.facts, tally.counts.lengths
-    lengths = {
-        "question": summary(facts.question_chars[kept], raw[0], "characters"),
-        "answer": summary(facts.answer_chars[kept], raw[1], "characters"),
-    }
+    lengths = {"answer": summary(facts.answer_chars[kept], raw[1], "characters")}
+    if facts.question_chars[kept].any():
+        lengths = {"question": summary(facts.question_chars[kept], raw[0], "characters"), **lengths}
     if facts.tokens[kept].any():
         lengths["tokens"] = summary(facts.tokens[kept], None, "tokens")
     return lengths
