@@ -31,6 +31,7 @@ from tunewright.dataprep.readers import (
     read_block,
     read_lines,
 )
+from tunewright.dataprep.tally import UNREADABLE
 
 ROWS = [
     {
@@ -40,6 +41,12 @@ ROWS = [
     for number in range(200)
 ]
 CUTS = (64, 1000, 1 << 20)
+BITS = [b'{"a": 1}\n', b"abc\n\n", "é你\n".encode(), b"\n", b'"x', b" ", b"[1]\r\n", b"<p>\n", b",\n"]
+BYTES = (
+    st.binary(max_size=400)
+    | st.lists(st.sampled_from([*BITS, b"\xff", b"\x00"]), max_size=60).map(b"".join)
+    | st.lists(st.sampled_from(BITS), min_size=12, max_size=60).map(b"".join)
+)
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -242,10 +249,38 @@ def test_memory_is_bounded_while_a_file_streams(tmp_path: Path) -> None:
         assert peak < 12 << 20
 
 
-@FUZZ
-@given(data=st.binary(max_size=400), name=st.sampled_from(["a.jsonl", "a.json", "a.csv", "a.txt", "a.html", "a.bin"]))
-def test_any_bytes_are_read_or_refused(data: bytes, name: str, tmp_path: Path) -> None:
-    _read_or_refuse(put(tmp_path, name, data))
+@settings(FUZZ, max_examples=100)
+@given(data=BYTES, name=st.sampled_from(["a.txt", "a.jsonl", "a.json", "a.csv", "a.html"]))
+def test_any_bytes_are_read_or_refused_and_all_of_them_are_accounted_for(
+    data: bytes, name: str, tmp_path: Path
+) -> None:
+    source = put(tmp_path, name, data, Reading(piece_chars=7))
+    found = _read_or_refuse(source)
+    if found is None:
+        return
+    layout = examine(source)
+    text = data[layout.bom_bytes :]
+    text = text.replace(b"\r", b"\n") if layout.carriage_returns else text
+    if layout.container == "jsonl" and not layout.codec:
+        assert [line.raw.strip() for line in found] == [line.strip() for line in text.split(b"\n") if line.strip()]
+    elif layout.container == "text" and not layout.codec:
+        broken = [line for line in found if line.problem]
+        held = b"".join(line.value["text"].encode() for line in found if not line.problem)
+        assert broken or b"".join(held.split()) == b"".join(text.split())
+        assert all(line.raw and line.raw in text for line in broken)
+
+
+@settings(FUZZ, max_examples=15)
+@given(data=BYTES, count=st.integers(1, 300))
+def test_memory_is_bounded_by_the_input_whatever_its_bytes(data: bytes, count: int, tmp_path: Path) -> None:
+    source = put(tmp_path, "a.jsonl", data * count)
+    tracemalloc.start()
+    try:
+        _read_or_refuse(source, (4096, 1 << 20))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < (4 << 20) + 100 * len(data) * count
 
 
 @FUZZ
@@ -269,14 +304,22 @@ def test_near_misses_are_read_or_refused_and_every_line_is_accounted_for(
         assert len(found) == sum(bool(line.strip()) for line in lines)
 
 
-def _read_or_refuse(source: Source) -> list[Line] | None:
-    """Read at several cuts: all give the same rows, or all refuse."""
+def _read_or_refuse(source: Source, sizes: tuple[int, ...] = (1, 7, 1 << 20)) -> list[Line] | None:
+    """Read at several cuts: all give the same rows, or all refuse; any other exception fails the test.
+
+    Each row has a value or a known problem, and a number inside the file, in order.
+    """
     outcomes: list[list[Line] | None] = []
-    for size in (1, 7, 1 << 20):
+    for size in sizes:
         try:
             outcomes.append(rows_of(source, size))
         except InvalidData as refusal:
             assert refusal.message.startswith(source.name)  # noqa: PT017 - some bytes are refused, some are not
             outcomes.append(None)
-    assert outcomes[0] == outcomes[1] == outcomes[2]
+    assert all(outcome == outcomes[0] for outcome in outcomes)
+    for line in outcomes[0] or ():
+        assert line.problem is None or (line.value is None and line.problem.reason in UNREADABLE)
+    numbers = [line.number for line in outcomes[0] or ()]
+    assert numbers == sorted(numbers)
+    assert not numbers or 1 <= numbers[0] <= numbers[-1] <= 2 * source.size_bytes + 1
     return outcomes[0]
