@@ -7,6 +7,7 @@ needs one.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -124,7 +125,8 @@ def work_off(block: Block, job: Job) -> Worked:
         counts.change(name, read.numbers[number], treated.changes[number], read.messages[number], treated.rows[number])
     changes = np.array([len(treated.changes.get(number, ())) for number in kept], np.uint8)
     rows = [treated.rows[number] for number in kept]
-    lines, facts, bands = _describe(rows, [read.numbers[number] for number in kept], name, changes, marks, job)
+    parts = Parts.of_messages(rows, treated.encoded_of(kept))
+    lines, facts, bands = _describe(rows, parts, [read.numbers[number] for number in kept], name, changes, marks, job)
     keys = np.array([read.keys[number] for number in kept], np.uint64).reshape(-1, 2)
     documents = np.array([read.documents[number] for number in kept], np.uint64)
     facts["question"] = np.where(documents != 0, documents, facts["question"])
@@ -199,16 +201,18 @@ def _key(value: dict[str, object], name: str, seed: int) -> int:
 
 def _raw_lengths(rows: list[list[Message]]) -> NDArray[np.int64]:
     """Return the bars of question and answer lengths, characters; rejected answers count as neither."""
-    sizes = np.zeros((2, len(rows)), np.int64)
-    for number, row in enumerate(rows):
-        for message in row:
-            if message["role"] != "rejected":
-                sizes[int(message["role"] in ANSWERS), number] += len(message["content"] or "")
-    return np.stack([histograms.bars(sizes[0]), histograms.bars(sizes[1])])
+    flat = list(chain.from_iterable(rows))
+    counted = (len(message["content"] or "") if message["role"] != "rejected" else 0 for message in flat)
+    sizes = np.fromiter(counted, np.float64, len(flat))
+    is_answer = np.fromiter((message["role"] in ANSWERS for message in flat), np.bool_, len(flat))
+    owner = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+    sides = (np.bincount(owner, sizes * side, len(rows)).astype(np.int64) for side in (~is_answer, is_answer))
+    return np.stack([histograms.bars(side) for side in sides])
 
 
 def _describe(
     rows: list[list[Message]],
+    parts: Parts,
     numbers: list[int],
     name: str,
     changes: NDArray[np.uint8],
@@ -216,7 +220,6 @@ def _describe(
     job: Job,
 ) -> tuple[list[bytes], dict[str, NDArray[np.generic]], NDArray[np.uint64]]:
     """Return the lines of clean rows, their facts, and their band keys; `marks` go into the lines of some rows."""
-    parts = Parts.of_messages(rows)
     found = featuring.features(parts, job.spec.duplicates, seed=job.spec.seed)
     bodies = [body_of(messages, job.kind) for messages in rows]
     digest = np.frombuffer(b"".join([hashlib.sha256(body).digest() for body in bodies]), np.uint8).reshape(-1, 32)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tunewright.dataprep.compiling import compiled
-from tunewright.dataprep.scanning import Bytes, Numbers, as_buffer
+from tunewright.dataprep.scanning import Bytes, Numbers, as_buffer, encode
 
 Measures = npt.NDArray[np.float32]
 
@@ -47,7 +47,12 @@ _LEAST_TOP = 0.05
 
 def measure(texts: Sequence[str]) -> Measures:
     """Return the measures of each text, a row each, `COLUMNS` wide."""
-    data, ends = as_buffer(texts)
+    return measure_encoded(encode(texts))
+
+
+def measure_encoded(pieces: Sequence[bytes]) -> Measures:
+    """Return the measures of each text, given in UTF-8."""
+    data, ends = as_buffer(pieces)
     out = np.zeros((len(ends), COLUMNS), np.float32)
     longest = int(np.diff(ends, prepend=0).max(initial=0)) + 1
     room = 1 << max(4, int(2 * longest - 1).bit_length())

@@ -45,18 +45,25 @@ class Parts:
             KeyError: a role is none of `ROLES`.
         """
         flat = list(chain.from_iterable(rows))
-        return cls._of([text for _, text in flat], map(itemgetter(0), flat), map(len, rows))
+        return cls._of([_encode(text) for _, text in flat], map(itemgetter(0), flat), map(len, rows))
 
     @classmethod
-    def of_messages(cls, rows: Sequence[Sequence[Message]]) -> Self:
+    def of_messages(cls, rows: Sequence[Sequence[Message]], encoded: Sequence[bytes] | None = None) -> Self:
         """Return rows given as messages; what a message has beside its content (tool calls) counts as text of it.
+
+        Args:
+            rows: the messages of each row.
+            encoded: their contents in UTF-8, one after the other, where they are known.
 
         Raises:
             KeyError: a role is none of `ROLES`.
         """
         flat = list(chain.from_iterable(rows))
-        texts = [message["content"] if len(message) == _PLAIN_FIELDS else _all_of(message) for message in flat]
-        return cls._of(texts, map(itemgetter("role"), flat), map(len, rows))
+        pieces = [_encode(message["content"]) for message in flat] if encoded is None else list(encoded)
+        for number, message in enumerate(flat):
+            if len(message) != _PLAIN_FIELDS:
+                pieces[number] = _encode(_all_of(message))
+        return cls._of(pieces, map(itemgetter("role"), flat), map(len, rows))
 
     def text(self, number: int) -> str:
         """Return the text of one part."""
@@ -64,14 +71,17 @@ class Parts:
         return self.data[start : self.ends[number]].tobytes().decode("utf-8", "surrogatepass")
 
     @classmethod
-    def _of(cls, texts: list[str], roles: Iterable[str], lengths: Iterable[int]) -> Self:
-        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    def _of(cls, encoded: list[bytes], roles: Iterable[str], lengths: Iterable[int]) -> Self:
         return cls(
             data=np.frombuffer(b"".join(encoded), np.uint8),
             ends=np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded))),
             roles=np.frombuffer(bytes(map(_NUMBERS.__getitem__, roles)), np.uint8),
             rows=np.cumsum(np.fromiter(lengths, np.int64)),
         )
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _all_of(message: Any) -> str:  # noqa: ANN401 - a message with further fields, of whatever kind they are

@@ -40,6 +40,13 @@ class Treatment:
     """Score of each row, 0 to 1; see `quality.py`."""
     masked: Counter[str] = field(default_factory=Counter)
     """Kind of personal data → places masked."""
+    encoded: list[bytes] = field(default_factory=list)
+    """The texts of all messages of all rows in UTF-8."""
+
+    def encoded_of(self, numbers: Sequence[int]) -> list[bytes]:
+        """Return the texts of some rows in UTF-8, one after the other."""
+        ends = np.cumsum(np.fromiter(map(len, self.rows), np.int64, len(self.rows))).tolist()
+        return [data for row in numbers for data in self.encoded[ends[row] - len(self.rows[row]) : ends[row]]]
 
 
 class _Texts:
@@ -53,18 +60,22 @@ class _Texts:
         self.answers = np.array([message["role"] in ANSWERS for row in rows for message in row], np.bool_)
         self.pairs = rows[0][-1]["role"] == "rejected"
         self._everywhere = everywhere
-        self.flags = self._scan(self.texts)
+        self.encoded = scanning.encode(self.texts)
+        self.flags = self._scan(self.encoded)
 
-    def _scan(self, texts: list[str]) -> scanning.Flags:
-        return np.full(len(texts), scanning.EVERYTHING, np.uint32) if self._everywhere else scanning.scan(texts)
+    def _scan(self, encoded: list[bytes]) -> scanning.Flags:
+        if self._everywhere:
+            return np.full(len(encoded), scanning.EVERYTHING, np.uint32)
+        return scanning.scan_encoded(encoded)
 
     def renew(self, rows: list[list[Message]], numbers: Sequence[int]) -> None:
         """Take the texts of changed rows again."""
         places = [int(self.starts[number]) + index for number in numbers for index in range(len(rows[number]))]
         fresh = [message["content"] or "" for number in numbers for message in rows[number]]
-        for place, text in zip(places, fresh, strict=True):
-            self.texts[place] = text
-        self.flags[places] = self._scan(fresh)
+        encoded = scanning.encode(fresh)
+        for place, text, data in zip(places, fresh, encoded, strict=True):
+            self.texts[place], self.encoded[place] = text, data
+        self.flags[places] = self._scan(encoded)
 
     def role(self, place: int, rows: Sequence[list[Message]]) -> str:
         """Return the role of one text."""
@@ -103,6 +114,7 @@ def apply(rows: Sequence[list[Message]], spec: DataprepSpec, *, everywhere: bool
     _reject_form(texts, spec, done)
     if spec.filters.languages:
         _reject_languages(texts, spec, done)
+    done.encoded = texts.encoded
     return done
 
 
@@ -173,7 +185,7 @@ def _reject_words(texts: _Texts, spec: DataprepSpec, done: Treatment) -> None:
 
 def _reject_form(texts: _Texts, spec: DataprepSpec, done: Treatment) -> None:
     places = np.flatnonzero(texts.answers)
-    measures = measuring.measure([texts.texts[place] for place in places])
+    measures = measuring.measure_encoded([texts.encoded[place] for place in places])
     scores = quality.score(measures)
     done.quality = np.ones(len(texts.counts), np.float32)
     np.minimum.at(done.quality, texts.owners[places], scores)

@@ -157,19 +157,28 @@ _MOST_BETWEEN = 17
 """Bytes between two digits of one number: eleven spaces in what is named a phone, and more than parentheses take."""
 
 
-def as_buffer(texts: Sequence[str]) -> tuple[Bytes, Numbers]:
-    """Return the texts end to end as UTF-8, and the end of each in bytes."""
+def encode(texts: Sequence[str]) -> list[bytes]:
+    """Return the texts in UTF-8."""
     try:
-        pieces = [text.encode() for text in texts]
+        return [text.encode() for text in texts]
     except UnicodeEncodeError:
-        pieces = [text.encode("utf-8", "surrogatepass") for text in texts]
+        return [text.encode("utf-8", "surrogatepass") for text in texts]
+
+
+def as_buffer(pieces: Sequence[bytes]) -> tuple[Bytes, Numbers]:
+    """Return the texts, given in UTF-8, end to end, and the end of each in bytes."""
     ends = np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)))
     return np.frombuffer(b"".join(pieces), np.uint8), ends
 
 
 def scan(texts: Sequence[str]) -> Flags:
     """Return each text's flags."""
-    data, ends = as_buffer(texts)
+    return scan_encoded(encode(texts))
+
+
+def scan_encoded(pieces: Sequence[bytes]) -> Flags:
+    """Return the flags of each text, given in UTF-8."""
+    data, ends = as_buffer(pieces)
     flags = np.zeros(len(ends), np.uint32)
     _scan(data, ends, flags)
     return flags

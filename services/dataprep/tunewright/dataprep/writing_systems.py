@@ -93,8 +93,9 @@ def _alphabetic(name: str, frequent: str, *, mixed: bool) -> WritingSystem:
 def _table(tiers: Iterable[tuple[str, float]]) -> dict[str, float]:
     table: dict[str, float] = {}
     for characters, share in tiers:
-        for character in set(characters):
-            table[character] = table.get(character, 0.0) + share / len(set(characters))
+        distinct = set(characters)
+        for character in distinct:
+            table[character] = table.get(character, 0.0) + share / len(distinct)
     return {character: share for character, share in table.items() if not character.isascii()}
 
 
