@@ -174,7 +174,7 @@ def test_what_a_task_raises_arrives_as_it_was_and_a_node_with_other_code_is_refu
         with pytest.raises(Refused, match="another version of data preparation"):
             session.get(session.start(tasks.shingle, [], [], DataprepSpec().duplicates, "0" * 64))
         seen = [recognise(source, "auto", examine(source))]
-        job = session.put(Job(DataprepSpec(), [source], seen, kind_of_files([source], seen), path))
+        job = tasks.packed(Job(DataprepSpec(), [source], seen, kind_of_files([source], seen), path))
         cut = session.put(Block(0, 0, replace(whole, data=whole.data[:200])))
         with pytest.raises(InvalidData, match=r"raw\.parquet is a broken Parquet file") as caught:
             session.get(session.start(tasks.map_block, cut, job, 0, session.version, returns=2))

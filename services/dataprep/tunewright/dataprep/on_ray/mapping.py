@@ -44,7 +44,7 @@ class Mapping:
     def __init__(self, session: Session, job: Job, ranges: int) -> None:
         self._session = session
         self._folder = job.folder
-        self._job = session.put(job)
+        self._job = session.put(tasks.packed(job))
         self.keys: list[list[Ref]] = []
         """Block → range → its Keys."""
         self.ranges = ranges

@@ -54,6 +54,7 @@ class Session:
         except (ConnectionError, exceptions.RayError, ValueError, RuntimeError) as error:
             raise _unreachable(address, error) from error
         self._report = report
+        self._tasks: dict[Callable[..., object], Any] = {}
         self._nodes = _alive()
         self._looked = time.monotonic()
         self.workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]
@@ -74,8 +75,9 @@ class Session:
 
     def start(self, function: Callable[..., object], *arguments: object, returns: int = 1) -> list[Ref]:
         """Start a task and return references to its results."""
-        task: Any = ray.remote(function)
-        found = task.options(num_cpus=1, num_returns=returns, max_retries=_RETRIES).remote(*arguments)
+        if function not in self._tasks:
+            self._tasks[function] = ray.remote(function)
+        found = self._tasks[function].options(num_cpus=1, num_returns=returns, max_retries=_RETRIES).remote(*arguments)
         return [found] if returns == 1 else list(found)
 
     def get(self, refs: Sequence[Ref]) -> list[Any]:

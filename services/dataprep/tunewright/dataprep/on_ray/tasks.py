@@ -7,6 +7,7 @@ band goes to its range, so that ranges can be as many and as small as the cluste
 import functools
 import hashlib
 import itertools
+import pickle
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,16 +61,27 @@ def room_digest() -> str:
     return found.hexdigest()
 
 
-def map_block(block: Block, job: Job, ranges: int, version: str) -> tuple[Mapped | list[bytes] | Keys, ...]:
+def map_block(block: Block, job: bytes, ranges: int, version: str) -> tuple[Mapped | list[bytes] | Keys, ...]:
     """Work a block off that carries its bytes; return facts and counts, its lines, and the keys of each range.
+
+    Args:
+        block: with its bytes.
+        job: as `packed` returns it.
+        ranges: how many; 0 where near-duplicates are not looked for.
+        version: the stage's `room_digest`.
 
     Raises:
         InvalidData: the file is broken.
         Refused: this node has other code than the stage.
     """
     _prepare(version)
-    worked = work_off(block, job)
+    worked = work_off(block, _unpacked(job))
     return worked.mapped, worked.lines, *divide(worked.bands, ranges)
+
+
+def packed(job: Job) -> bytes:
+    """Return the job as a worker unpacks it once, not once a block: a tokenizer in it takes a second to load."""
+    return pickle.dumps(job)
 
 
 def divide(bands: NDArray[np.uint64], ranges: int) -> list[Keys]:
@@ -150,6 +162,14 @@ def _prepare(version: str) -> None:
             remedy="Run the same image on all nodes as here.",
         )
     _warm()
+
+
+@functools.lru_cache(maxsize=1)
+def _unpacked(job: bytes) -> Job:
+    found = pickle.loads(job)  # noqa: S301 - from the stage, over Ray, which speaks pickle itself
+    if not isinstance(found, Job):
+        raise TypeError(f"{type(found).__name__} is no job")
+    return found
 
 
 @functools.cache
