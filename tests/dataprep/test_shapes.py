@@ -44,9 +44,9 @@ BAD: dict[str, tuple[list[dict[str, Any]], Any, str, str]] = {
     ),
     "role": (
         GOOD_CHATS,
-        chat(("user", "a"), ("function", "b")),
+        chat(("user", "a"), ("robot", "b")),
         "unsupported_role",
-        "raw.jsonl:21:messages[1].role: one of system, user, assistant is expected, found 'function'",
+        "raw.jsonl:21:messages[1].role: one of system, user, assistant is expected, found 'robot'",
     ),
     "order": (
         GOOD_CHATS,
@@ -73,6 +73,24 @@ BAD: dict[str, tuple[list[dict[str, Any]], Any, str, str]] = {
         {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "tool_calls": [{}]}]},
         "unsupported_content",
         "raw.jsonl:21:messages[1].tool_calls: tool calls cannot be trained on",
+    ),
+    "result of a tool": (
+        GOOD_CHATS,
+        chat(("user", "a"), ("function", "b")),
+        "unsupported_content",
+        "raw.jsonl:21:messages[1].role: results of tools cannot be trained on: leave the row out, or write the call",
+    ),
+    "definitions of tools": (
+        GOOD_CHATS,
+        chat(("user", "a"), ("assistant", "b")) | {"tools": [{"type": "function"}]},
+        "unsupported_content",
+        "raw.jsonl:21:tools: definitions of tools cannot be trained on: leave the row out",
+    ),
+    "weight": (
+        GOOD_CHATS,
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]},
+        "unsupported_content",
+        "raw.jsonl:21:messages[1].weight: weight 0 would keep this turn from being learnt",
     ),
     "no messages": (
         GOOD_CHATS,

@@ -26,7 +26,7 @@ from tunewright.dataprep.readers import (
     examine,
     read_lines,
 )
-from tunewright.dataprep.turns import RowError, answer_text, conversation, kind_of, sharegpt
+from tunewright.dataprep.turns import TOOLS_REMEDY, RowError, answer_text, conversation, kind_of, sharegpt
 
 _LINES_LOOKED_AT = 1000
 _OBJECTS_LOOKED_AT = 100
@@ -208,7 +208,7 @@ class Shaper:
             messages = [{"role": "system", "content": system}, *messages]
         tools = row.get("tools")
         if tools and not self._tools:
-            text = "tools cannot be trained on"
+            text = f"definitions of tools cannot be trained on: {TOOLS_REMEDY}"
             raise RowError("unsupported_content", "tools", text)
         return Shaped(messages, tools or None)
 

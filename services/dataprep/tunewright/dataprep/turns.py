@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from tunewright.dataprep.shapes import Message
 
 _ROLES = ("system", "user", "assistant")
+_TOOL_ROLES = ("tool", "function")
 _SPEAKERS = {
     "human": "user",
     "user": "user",
@@ -26,6 +27,7 @@ _SPEAKERS = {
 _PLAIN_KEYS = frozenset({"role", "content"})
 _NAME_CHARS = 40
 _EMBEDDED_IMAGE = re.compile(r"data:image/([\w.+-]+);base64,([A-Za-z0-9+/=\s]{64,})")
+TOOLS_REMEDY = "leave the row out, or write the call and its result as text"
 _DESCRIBE = "only text can be trained on: leave the row out, or put a description in the image's place"
 _FOLLOWS = {
     "start": ("user",),
@@ -105,31 +107,46 @@ def _is_plain(turn: Any) -> bool:  # noqa: ANN401 - any JSON value
 def _turn(turn: Any, place: str, *, tools: bool) -> "Message":  # noqa: ANN401 - any JSON value
     if not isinstance(turn, dict):
         raise RowError("wrong_type", place, f"an object with role and content is expected, found {kind_of(turn)}")
-    role = turn.get("role")
-    known = (*_ROLES, "tool") if tools else _ROLES
-    if role == "developer":
-        role = "system"
-    if role not in known:
-        found = f"found {role[:_NAME_CHARS]!r}" if isinstance(role, str) else f"found {kind_of(role)}"
-        raise RowError("unsupported_role", f"{place}.role", f"one of {', '.join(known)} is expected, {found}")
-    calls = turn.get("tool_calls") or ([turn["function_call"]] if turn.get("function_call") else [])
-    if calls and not tools:
-        text = "tool calls cannot be trained on"
-        raise RowError("unsupported_content", f"{place}.tool_calls", text)
+    role = _role(turn.get("role"), place, tools=tools)
+    calls = _calls(turn, place, tools=tools)
+    if turn.get("weight") == 0:
+        text = "weight 0 would keep this turn from being learnt, and here every answer is: split the conversation"
+        raise RowError("unsupported_content", f"{place}.weight", text)
     content = turn.get("content")
     message: Message = {
-        "role": str(role),
+        "role": role,
         "content": "" if calls and content is None else text_of(content, f"{place}.content"),
     }
     if calls:
-        if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
-            raise RowError("wrong_type", f"{place}.tool_calls", "a list of objects is expected")
         message["tool_calls"] = calls
     if role == "tool":
         for name in ("tool_call_id", "name"):
             if isinstance(turn.get(name), str):
                 message[name] = turn[name]
     return message
+
+
+def _role(role: Any, place: str, *, tools: bool) -> str:  # noqa: ANN401 - any JSON value
+    if role in _TOOL_ROLES and not tools:
+        text = f"results of tools cannot be trained on: {TOOLS_REMEDY}"
+        raise RowError("unsupported_content", f"{place}.role", text)
+    known = (*_ROLES, "tool") if tools else _ROLES
+    if role == "developer":
+        role = "system"
+    if role not in known:
+        found = f"found {role[:_NAME_CHARS]!r}" if isinstance(role, str) else f"found {kind_of(role)}"
+        raise RowError("unsupported_role", f"{place}.role", f"one of {', '.join(known)} is expected, {found}")
+    return str(role)
+
+
+def _calls(turn: dict[str, Any], place: str, *, tools: bool) -> list[Any]:
+    calls = turn.get("tool_calls") or ([turn["function_call"]] if turn.get("function_call") else [])
+    if calls and not tools:
+        text = f"tool calls cannot be trained on: {TOOLS_REMEDY}"
+        raise RowError("unsupported_content", f"{place}.tool_calls", text)
+    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+        raise RowError("wrong_type", f"{place}.tool_calls", "a list of objects is expected")
+    return calls
 
 
 def text_of(content: Any, place: str) -> str:  # noqa: ANN401 - any JSON value
