@@ -1,5 +1,6 @@
 """Training rows that hold what stands in a test set are found, in every script; what they merely share is not."""
 
+import pickle
 import random
 from collections import Counter
 from pathlib import Path
@@ -174,6 +175,13 @@ def test_findings_name_the_closest_test_row_and_count_each_set(tmp_path: Path) -
     assert found.document(tests)[1] == {
         "name": "two", "rows": 1, "rows_found": 1, "training_rows": 2, "boilerplate_ngrams": 0
     }  # fmt: skip
+
+
+def test_a_table_sent_to_another_machine_needs_no_file(tmp_path: Path) -> None:
+    sent = pickle.dumps(table(tmp_path, [[("user", ENGLISH), ("assistant", "252")]]))
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert shares(pickle.loads(sent), [[("user", ENGLISH)]]) == {(0, 1): 1.0}  # noqa: S301 - our own bytes
 
 
 def test_nothing_to_compare_finds_nothing(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ class DataSource(Spec):
     """Share of the training rows, on any scale: 8 and 2, or 0.8 and 0.2. If any file has one, files without are left
     out."""
     use: Literal["train", "test"] = "train"
-    """`train`: its rows become the dataset. `test`: a test set; it is read, and none of its rows enters the dataset."""
+    """`train`: its rows become the dataset. `test`: a test set; none of its rows enters the dataset, and rows
+    that hold what stands in it are dropped; see `contamination`."""
     format: Format | None = None
     """Shape of this file's rows; as `dataprep.format` says if not given."""
     fields: dict[FieldName, str] = Field(default_factory=dict)
