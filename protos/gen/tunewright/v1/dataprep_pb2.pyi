@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class DataprepSpec(_message.Message):
-    __slots__ = ("format", "system_prompt", "seed", "max_invalid_fraction", "sources", "reading", "cleaning", "filters", "pii", "duplicates", "conflicts", "split", "mixing", "contamination", "launcher", "workers")
+    __slots__ = ("format", "system_prompt", "seed", "max_invalid_fraction", "sources", "reading", "cleaning", "filters", "pii", "duplicates", "conflicts", "split", "mixing", "contamination", "semantic", "launcher", "workers")
     class Reading(_message.Message):
         __slots__ = ("encoding", "delimiter", "piece_chars")
         ENCODING_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,15 @@ class DataprepSpec(_message.Message):
         ACTION_FIELD_NUMBER: _ClassVar[int]
         action: str
         def __init__(self, action: _Optional[str] = ...) -> None: ...
+    class Semantic(_message.Message):
+        __slots__ = ("model", "threshold", "digest")
+        MODEL_FIELD_NUMBER: _ClassVar[int]
+        THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+        DIGEST_FIELD_NUMBER: _ClassVar[int]
+        model: str
+        threshold: float
+        digest: str
+        def __init__(self, model: _Optional[str] = ..., threshold: _Optional[float] = ..., digest: _Optional[str] = ...) -> None: ...
     class Contamination(_message.Message):
         __slots__ = ("action", "ngram", "min_overlap")
         ACTION_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +140,7 @@ class DataprepSpec(_message.Message):
     SPLIT_FIELD_NUMBER: _ClassVar[int]
     MIXING_FIELD_NUMBER: _ClassVar[int]
     CONTAMINATION_FIELD_NUMBER: _ClassVar[int]
+    SEMANTIC_FIELD_NUMBER: _ClassVar[int]
     LAUNCHER_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     format: str
@@ -147,9 +157,10 @@ class DataprepSpec(_message.Message):
     split: DataprepSpec.Split
     mixing: DataprepSpec.Mixing
     contamination: DataprepSpec.Contamination
+    semantic: DataprepSpec.Semantic
     launcher: str
     workers: int
-    def __init__(self, format: _Optional[str] = ..., system_prompt: _Optional[str] = ..., seed: _Optional[int] = ..., max_invalid_fraction: _Optional[float] = ..., sources: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., reading: _Optional[_Union[DataprepSpec.Reading, _Mapping]] = ..., cleaning: _Optional[_Union[DataprepSpec.Cleaning, _Mapping]] = ..., filters: _Optional[_Union[DataprepSpec.Filters, _Mapping]] = ..., pii: _Optional[_Union[DataprepSpec.Pii, _Mapping]] = ..., duplicates: _Optional[_Union[DataprepSpec.Duplicates, _Mapping]] = ..., conflicts: _Optional[_Union[DataprepSpec.Conflicts, _Mapping]] = ..., split: _Optional[_Union[DataprepSpec.Split, _Mapping]] = ..., mixing: _Optional[_Union[DataprepSpec.Mixing, _Mapping]] = ..., contamination: _Optional[_Union[DataprepSpec.Contamination, _Mapping]] = ..., launcher: _Optional[str] = ..., workers: _Optional[int] = ...) -> None: ...
+    def __init__(self, format: _Optional[str] = ..., system_prompt: _Optional[str] = ..., seed: _Optional[int] = ..., max_invalid_fraction: _Optional[float] = ..., sources: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., reading: _Optional[_Union[DataprepSpec.Reading, _Mapping]] = ..., cleaning: _Optional[_Union[DataprepSpec.Cleaning, _Mapping]] = ..., filters: _Optional[_Union[DataprepSpec.Filters, _Mapping]] = ..., pii: _Optional[_Union[DataprepSpec.Pii, _Mapping]] = ..., duplicates: _Optional[_Union[DataprepSpec.Duplicates, _Mapping]] = ..., conflicts: _Optional[_Union[DataprepSpec.Conflicts, _Mapping]] = ..., split: _Optional[_Union[DataprepSpec.Split, _Mapping]] = ..., mixing: _Optional[_Union[DataprepSpec.Mixing, _Mapping]] = ..., contamination: _Optional[_Union[DataprepSpec.Contamination, _Mapping]] = ..., semantic: _Optional[_Union[DataprepSpec.Semantic, _Mapping]] = ..., launcher: _Optional[str] = ..., workers: _Optional[int] = ...) -> None: ...
 
 class DataSource(_message.Message):
     __slots__ = ("name", "weight", "use", "format", "fields")

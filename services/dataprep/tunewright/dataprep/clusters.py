@@ -59,6 +59,14 @@ def _ranks(rows: NDArray[np.int64], worth: NDArray[np.uint64]) -> NDArray[np.int
     return rank
 
 
+def joined(one: NDArray[np.int64], other: NDArray[np.int64], worth: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return the clusters of what lies together by either; each gives for n rows the number of its cluster's best."""
+    rows = np.arange(len(worth))
+    cluster = rows.copy()
+    _link(np.concatenate([rows, rows]), np.concatenate([one, other]), worth, cluster)
+    return cluster
+
+
 def warm_clusters() -> None:
     """Compile what is compiled."""
     one = np.array([1])

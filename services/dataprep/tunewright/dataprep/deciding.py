@@ -13,7 +13,7 @@ import orjson
 from numpy.typing import NDArray
 
 from tunewright.dataprep import conflicts, dedup, mixing, near_duplicates
-from tunewright.dataprep.clusters import Groups
+from tunewright.dataprep.clusters import Groups, joined
 from tunewright.dataprep.kinds import messages_of
 from tunewright.dataprep.parts import Parts
 from tunewright.dataprep.pool import Check
@@ -21,7 +21,7 @@ from tunewright.dataprep.rows import Rows
 from tunewright.dataprep.shingling import Sets, sets
 from tunewright.dataprep.spec import DataprepSpec, Duplicates
 from tunewright.dataprep.splitting import held_out, linked
-from tunewright.dataprep.tally import CONFLICT, DUPLICATE, NEAR_DUPLICATE, NOT_MIXED
+from tunewright.dataprep.tally import CONFLICT, DUPLICATE, NEAR_DUPLICATE, NOT_MIXED, SEMANTIC_DUPLICATE
 
 PIECE = 4096
 """Rows whose texts are held at once."""
@@ -59,6 +59,8 @@ class Decisions:
         self.reasons[reason] = rows
 
 
+FindSemantic = Callable[[Rows, NDArray[np.bool_], Path, Check], Groups]
+"""All rows, which of them take part, folder for scratch files → the semantic duplicates."""
 FindNear = Callable[[Rows, NDArray[np.bool_], Duplicates, Path, Check], Groups]
 """All rows, which of them take part, settings, folder for scratch files → the near-duplicates."""
 
@@ -76,6 +78,7 @@ def decide(
     scratch: Path,
     check: Check,
     near: FindNear = find_near,
+    semantic: FindSemantic | None = None,
 ) -> Decisions:
     """Return what becomes of the rows.
 
@@ -86,6 +89,7 @@ def decide(
         scratch: folder for scratch files.
         check: called often; what it raises ends the work.
         near: finds near-duplicates.
+        semantic: finds semantic duplicates; None where they are not looked for.
 
     Raises:
         InvalidData: a source has too few rows for the mixing asked for.
@@ -101,6 +105,8 @@ def decide(
         found.drop(DUPLICATE, np.flatnonzero(found.kept_instead != own))
     if spec.duplicates.near:
         _take_near(near(rows, found.alive, spec.duplicates, scratch, check), found)
+    if semantic is not None:
+        _take_semantic(semantic(rows, found.alive, scratch, check), rows.facts.worth, found)
     _conflicts(rows, spec, found)
     _split(rows, spec, found)
     check()
@@ -113,6 +119,14 @@ def _take_near(groups: Groups, found: Decisions) -> None:
     found.cluster, found.similarity = groups.cluster, groups.similarity
     found.kept_instead[dropped] = groups.kept_instead[dropped]
     found.drop(NEAR_DUPLICATE, dropped)
+
+
+def _take_semantic(groups: Groups, worth: NDArray[np.uint64], found: Decisions) -> None:
+    dropped = np.flatnonzero((groups.kept_instead != np.arange(len(found.alive))) & found.alive)
+    found.cluster = joined(found.cluster, groups.cluster, worth)
+    found.similarity[dropped] = groups.similarity[dropped]
+    found.kept_instead[dropped] = groups.kept_instead[dropped]
+    found.drop(SEMANTIC_DUPLICATE, dropped)
 
 
 def _set_reader(rows: Rows, spec: Duplicates) -> Callable[[NDArray[np.int64]], Iterator[Sets]]:

@@ -8,6 +8,7 @@ from tunewright.artifacts import ArtifactRef, Kind
 from tunewright.chassis.errors import InvalidSpec, Violation
 from tunewright.chassis.records import ref_from_proto
 from tunewright.chassis.stage import Stage
+from tunewright.dataprep.semantic.folder import digest_of, find_model
 from tunewright.dataprep.settings import DataprepSettings
 from tunewright.dataprep.spec import DataprepSpec
 from tunewright.v1 import artifact_pb2, dataprep_pb2, dataprep_pb2_grpc
@@ -37,6 +38,9 @@ class DataprepService(dataprep_pb2_grpc.DataprepServiceServicer):
         spec = DataprepSpec.from_proto(request.spec)
         if spec.launcher == "ray":
             self._settings.refuse_without_cluster()
+        if spec.semantic.model:
+            folder = find_model(self._settings.embedding_root, spec.semantic.model, spec.semantic.digest)
+            spec = spec.model_copy(update={"semantic": spec.semantic.model_copy(update={"digest": digest_of(folder)})})
         runtime = {"launcher": spec.launcher, "workers": spec.workers}
         inputs = _inputs(request.uploads)
         job = self._jobs.submit(STAGES["dataprep"], spec, inputs, runtime=runtime, validate_only=request.validate_only)

@@ -13,6 +13,9 @@ class DataprepSettings(ServiceSettings):
     """Ray cluster for `launcher: ray`: host:port of its GCS where a Ray node runs on this machine too, else
     ray://host:port of its client server. Empty: that launcher is refused."""
 
+    embedding_root: str = ""
+    """Folder below which the models for `semantic.model` lie. Empty: that setting is refused."""
+
     def refuse_without_cluster(self) -> None:
         """Raise if `launcher: ray` cannot work here, before anything is downloaded.
 

@@ -144,6 +144,19 @@ class Duplicates(Spec):
     """Words in a shingle; of scripts without spaces between words, characters."""
 
 
+class Semantic(Spec):
+    """Rows that say the same in other words, by a local model of static embeddings; off unless a model is named."""
+
+    model: str = ""
+    """Folder of the model below the service's TUNEWRIGHT_EMBEDDING_ROOT, as model2vec saves it: tokenizer.json and one
+    safetensors file. Empty: such rows are not looked for."""
+    threshold: float = Field(default=0.95, gt=0, le=1)
+    """Cosine from which the questions of two rows, and their answers, say the same. Of such rows only the best is
+    kept. What is right hangs on the model: look at the examples in the report."""
+    digest: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    """SHA-256 of the model's files, so that a run names what made it; the service fills it in, and refuses another."""
+
+
 class Conflicts(Spec):
     """Rows with one question and different answers."""
 
@@ -205,6 +218,7 @@ class DataprepSpec(Spec):
     filters: Filters = Filters()
     pii: Pii = Pii()
     duplicates: Duplicates = Duplicates()
+    semantic: Semantic = Semantic()
     conflicts: Conflicts = Conflicts()
     contamination: Contamination = Contamination()
     split: Split = Split()

@@ -33,6 +33,7 @@ from tunewright.dataprep.readers import Layout, Source, examine
 from tunewright.dataprep.report import build_report, to_json
 from tunewright.dataprep.rows import Columns, Rows
 from tunewright.dataprep.scratch import Scratch
+from tunewright.dataprep.semantic.duplicates import finder
 from tunewright.dataprep.shapes import Recognition, recognise
 from tunewright.dataprep.spec import DataprepSpec
 from tunewright.dataprep.tally import FileTally, Tally
@@ -53,6 +54,7 @@ def run(spec: DataprepSpec, inputs: Mapping[str, Path], output_dir: Path, report
         InvalidData: a file cannot be read, too many rows cannot, or no row is left; file, row and field are named.
         InvalidSpec: `sources` does not fit the inputs, or contradicts itself.
     """
+    semantic = finder(spec.semantic)
     files = find_files(spec, inputs)
     _tell_files(files, report)
     looked = [_recognised(source, report) for source in files.train]
@@ -64,7 +66,7 @@ def run(spec: DataprepSpec, inputs: Mapping[str, Path], output_dir: Path, report
         rows = _map(Job(spec, files.train, seen, kind, scratch.folder, tests), tally, report, cluster)
         tally.refuse_if_unreadable(spec.max_invalid_fraction)
         near = cluster.near if cluster else find_near
-        found = decide(rows, spec, files.mixed_as, scratch.folder, report.raise_if_stopped, near)
+        found = decide(rows, spec, files.mixed_as, scratch.folder, report.raise_if_stopped, near, semantic)
         _count_dropped(found, rows, tally)
         tally.refuse_if_nothing_left()
         if found.by_row:

@@ -40,11 +40,13 @@ UNFIT = {**filters.REASONS, CONTAMINATED: "Holds what stands in a test set"}
 """Reason → words, for readable rows that are not worth training on."""
 DUPLICATE = "duplicate"
 NEAR_DUPLICATE = "near_duplicate"
+SEMANTIC_DUPLICATE = "semantic_duplicate"
 CONFLICT = "conflict"
 NOT_MIXED = "not_mixed"
 GLOBAL = {
     DUPLICATE: "Says the same as another row, which is kept",
     NEAR_DUPLICATE: "Says nearly the same as another row, which is kept",
+    SEMANTIC_DUPLICATE: "Says in other words what another row says, which is kept",
     CONFLICT: "Asks what another row asks, and answers differently",
     NOT_MIXED: "Its source has more rows than the mixing asks for",
 }

@@ -11,16 +11,38 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from tunewright.chassis.settings import read_settings
 from tunewright.dataprep.cleaning import ANSWERS
 from tunewright.dataprep.clusters import Groups, Pairs, group
+from tunewright.dataprep.deciding import FindSemantic
 from tunewright.dataprep.kinds import messages_of
 from tunewright.dataprep.pool import Check
 from tunewright.dataprep.rows import Rows
+from tunewright.dataprep.semantic.folder import find_model
 from tunewright.dataprep.semantic.model import EmbeddingModel
 from tunewright.dataprep.semantic.neighbours import find_pairs
+from tunewright.dataprep.settings import DataprepSettings
+from tunewright.dataprep.spec import Semantic
 
 _PIECE = 4096
 """Rows embedded at once."""
+
+
+def finder(spec: Semantic) -> FindSemantic | None:
+    """Return what finds semantic duplicates; None where they are not looked for.
+
+    Raises:
+        InvalidSpec: there is no such model here, or another than the one that was asked for.
+    """
+    if not spec.model:
+        return None
+    root = read_settings(DataprepSettings).embedding_root
+    model = EmbeddingModel.load(find_model(root, spec.model, spec.digest))
+
+    def find(rows: Rows, alive: NDArray[np.bool_], scratch: Path, check: Check) -> Groups:
+        return find_semantic(rows, alive, model, spec.threshold, scratch, check)
+
+    return find
 
 
 def find_semantic(

@@ -81,7 +81,7 @@ def _block(
     left, right = slice(first, first + _BLOCK), slice(second, second + _BLOCK)
     alike = answers[left] @ answers[right].T >= threshold - _SLACK
     asked = questions[left] @ questions[right].T >= threshold - _SLACK
-    silent = ~questions[left].any(axis=1)[:, None] & ~questions[right].any(axis=1)
+    silent = np.logical_and.outer(~np.any(questions[left], axis=1), ~np.any(questions[right], axis=1))
     ones, others = np.nonzero(alike & (asked | silent))
     ones, others = ones + first, others + second
     ones, others = (side[(ones < others) & (systems[ones] == systems[others])] for side in (ones, others))
