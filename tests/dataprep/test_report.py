@@ -254,12 +254,12 @@ def test_a_reason_names_the_setting_behind_it(tmp_path: Path) -> None:
 def test_the_report_of_many_huge_rows_stays_below_two_megabytes(tmp_path: Path) -> None:
     draw = random.Random(0)  # noqa: S311 - test data
     words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=7)) for _ in range(3000)]
-    huge = " ".join(draw.choices(words, k=4000))
+    huge = " ".join(draw.choices(words, k=12_500))
     rows = [
-        *(pair(f"question {n}", f"<b>answer</b> {n}") for n in range(99_900)),
         *(pair(f"{huge[n:]} {n}?", f"<p>{huge[n:]}</p>") for n in range(50)),
-        *(pair(f"same {n % 5}?", f"{huge[:20000]} {n}") for n in range(40)),
+        *(pair(f"same {n % 5}?", f"{huge[:60_000]} {n}") for n in range(40)),
         *(f"{{{huge}" for _ in range(10)),
+        *(pair(f"question {n}", f"<b>answer</b> {n}") for n in range(99_900)),
         {**pair("wide", "row"), **{f"field {n} {huge[:200]}": n for n in range(2000)}},
     ]
     result = prepare(tmp_path, rows, filters={"max_chars": 1_000_000})
