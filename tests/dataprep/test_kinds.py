@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.dataprep.preparation import pair, prepare, prepare_inputs, to_jsonl
+from tests.dataprep.preparation import Recorder, pair, prepare, prepare_inputs, to_jsonl
 from tunewright.chassis.errors import InvalidData
+from tunewright.dataprep import stage
 from tunewright.dataprep.kinds import RowKind, body_of, messages_of
 from tunewright.dataprep.readers import pieces
+from tunewright.dataprep.spec import DataprepSpec
 
 WORDS = "river stone cloud amber lantern copper window garden silver harbour meadow engine winter orchard"
 STOPS = (". ", "! ", "? ", ".\n", ".\n\n")
@@ -239,3 +241,23 @@ def test_a_row_read_back_is_the_row_that_was_written() -> None:
     }
     for kind, messages in rows.items():
         assert messages_of(json.loads(b"{%b}" % body_of(messages, kind))) == messages  # type: ignore[arg-type]  # literals
+
+
+@pytest.mark.parametrize("kind", ["text", "preference"])
+def test_the_same_rows_give_the_same_bytes_however_they_are_cut_and_whoever_works(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [{"text": prose(number, 30)} for number in range(80)]
+    rows = texts if kind == "text" else [judged(number) for number in range(80)]
+    (tmp_path / "raw.jsonl").write_bytes(to_jsonl(rows))
+    spec = DataprepSpec.from_mapping({"reading": {"piece_chars": 700}})
+    found = []
+    for name, workers, block_bytes in (("one", 1, 4 << 20), ("three", 3, 20_000)):
+        monkeypatch.setattr(stage, "SMALL_BYTES", 0)
+        monkeypatch.setattr(stage, "BLOCK_BYTES", block_bytes)
+        output = tmp_path / name
+        output.mkdir()
+        stage.run(spec, {"upload_000": tmp_path / "raw.jsonl"}, output, Recorder(runtime={"workers": workers}))
+        found.append([(output / file).read_bytes() for file in ("train.jsonl", "validation.jsonl", "report.json")])
+    assert found[0] == found[1]
+    assert found[0][1]
