@@ -36,7 +36,11 @@ from tunewright.dataprep.stage import run
 STORE_BYTES = 80 << 20
 SYSTEM = {"max_direct_call_object_size": 1000, "health_check_initial_delay_ms": 0, "health_check_period_ms": 300}
 """Results of more than 1,000 bytes lie with the nodes that made them, and are lost with them; soon."""
-SETTINGS: dict[str, Any] = {"conflicts": {"action": "keep_best"}, "max_invalid_fraction": 0.5}
+SETTINGS: dict[str, Any] = {
+    "conflicts": {"action": "keep_best"},
+    "max_invalid_fraction": 0.5,
+    "sources": [{}, {}, {}, {"use": "test"}],
+}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """JSON Lines, packed CSV and Parquet with duplicates, near-duplicates, conflicts and broken rows; two scripts."""
+    """JSON Lines, packed CSV and Parquet with duplicates, near-duplicates, conflicts and broken rows; a test set."""
 
     def row(number: int) -> dict[str, str]:
         source = random.Random(number // 3)  # noqa: S311 - rows, no secrets
@@ -68,11 +72,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         return pair(f"question {number // 3 if number % 4 else number // 30}", text)
 
     rows = [row(number) for number in range(9_000)]
-    folders = {f"upload_{n:03}": tmp_path_factory.mktemp(f"upload{n}") for n in range(3)}
+    folders = {f"upload_{n:03}": tmp_path_factory.mktemp(f"upload{n}") for n in range(4)}
     (folders["upload_000"] / "raw.jsonl").write_bytes(to_jsonl([*rows[:5000], "{broken", {"instruction": 1}]))
     table = "instruction,output\n" + "".join(f'"{r["instruction"]}","{r["output"]}"\n' for r in rows[5000:7000])
     (folders["upload_001"] / "raw.csv.gz").write_bytes(gzip.compress((table + "one,two,three\n").encode()))
     parquet.write_table(pa.Table.from_pylist(rows[7000:]), folders["upload_002"] / "raw.parquet", row_group_size=500)
+    (folders["upload_003"] / "test.jsonl").write_bytes(to_jsonl(rows[100:6000:300]))
     return folders
 
 
@@ -89,7 +94,7 @@ def expected(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
     """What this machine alone makes of it."""
     output = tmp_path_factory.mktemp("alone")
     manifest = run(DataprepSpec.from_mapping(SETTINGS), inputs, output, Recorder(runtime={"workers": 1}))
-    assert manifest.metrics["dropped"].keys() >= {"duplicate", "near_duplicate", "conflict"}
+    assert manifest.metrics["dropped"].keys() >= {"duplicate", "near_duplicate", "conflict", "contaminated"}
     return digests(output), manifest
 
 
