@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tests.dataprep.preparation import pair, prepare
 from tunewright.dataprep import near_duplicates
 from tunewright.dataprep.clusters import Groups, Pairs, group
 from tunewright.dataprep.features import features
@@ -168,3 +169,25 @@ def test_sketches_agree_in_as_many_places_as_sets_are_similar_and_meet_as_minhas
     assert np.mean(agreeing) == pytest.approx(true, abs=0.01)
     assert np.std(agreeing) < 1.2 * (true * (1 - true) / 128) ** 0.5
     assert np.mean(meetings) >= 1 - (1 - true**cut.rows) ** cut.bands - 0.02
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_best_of_near_duplicates_is_kept_wherever_it_stands_and_the_report_shows_the_cluster(
+    order: int, tmp_path: Path
+) -> None:
+    rng = random.Random(5)  # noqa: S311 - made rows, not secrets
+    text = " ".join(words(rng, 60))
+    rows = [
+        pair("What is it?", f"{text} one<br>"),
+        pair("What is it?", f"{text} two, Two; TWO!"),
+        pair("What is it?", f"{text} three"),
+    ][::order]
+    result = prepare(tmp_path, [*rows, pair("else", "other")])
+    assert result.manifest.metrics["dropped"] == {"near_duplicate": 2}
+    assert result.answers() == [f"{text} two, Two; TWO!", "other"]
+    found = result.document["near_duplicates"]
+    assert (found["clusters"], found["dropped"], found["largest"]) == (1, 2, 3)
+    (cluster,) = found["examples"]
+    assert (cluster["kept"]["file"], cluster["kept"]["line"], cluster["rows"]) == ("raw.jsonl", 2, 3)
+    assert sorted(member["line"] for member in cluster["dropped"]) == [1, 3]
+    assert all(0.8 <= member["similarity"] < 1 for member in cluster["dropped"])
