@@ -80,6 +80,8 @@ class Recipe:
     def _data_files(self, field: str, named: object) -> DataFiles:
         if not isinstance(named, str):
             raise self.wrong(f"{field}.path", "the path of a file or a folder is expected")
+        if "://" in named:
+            raise self.wrong(f"{field}.path", f"files and folders of this machine are read, not {named}: download it")
         try:
             return find_data_files((self.path.parent / Path(named).expanduser()).absolute())
         except CliError as error:
