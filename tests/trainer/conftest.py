@@ -80,7 +80,7 @@ def set_up(folder: Path, dataset: Path, **values: Any) -> tuple[Any, Encoded]:  
     tokenizer = load_tokenizer(TINY_MODEL, report)
     encoder = Encoder(tokenizer, end_token_ids(tokenizer, TINY_MODEL), spec.max_length)
     train_rows, held_rows = load_dataset(dataset, spec.objective)
-    rows = stage._encoder_of(spec, tokenizer, encoder)
+    rows = stage._encoder_of(spec, tokenizer, encoder, spec.max_length)
     examples, held = rows.encode(train_rows, "train", report), rows.encode(held_rows, "validation", report)
     device = pick_device(spec, report)
     model = adapters.make_trainable(load_base(TINY_MODEL, spec, device)[0], spec)

@@ -1,12 +1,14 @@
 """One training run in a process of its own, which dies or is stopped where it is told to.
 
 `when` is `checkpoint` (kill -9 right after the checkpoint of that step), `progress` (kill -9 when that step is
-reported) or `stop` (a stop is requested once that step is reported: in the middle of its evaluation if it has one).
+reported), `memory` (the process may take that many MB more than
+it has) or `stop` (a stop is requested once that step is reported: in the middle of its evaluation if it has one).
 The folder holds spec.json and dataset; checkpoints are kept in it, output is written anew, said.json tells the end.
 """
 
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -36,7 +38,13 @@ def main(folder: Path, when: str = "", step: int = 0) -> None:
     except Interrupted:
         _say(folder, saved=report.saved)
         sys.exit(INTERRUPTED)
-    _say(folder, saved=report.saved, metrics=manifest.metrics, events=[kind for kind, _, _ in report.events])
+    _say(
+        folder,
+        saved=report.saved,
+        metrics=manifest.metrics,
+        events=[kind for kind, _, _ in report.events],
+        remedies=report.of_type("remedy"),
+    )
 
 
 def _reporter(folder: Path, when: str, step: int) -> Recorder:
@@ -49,6 +57,10 @@ def _reporter(folder: Path, when: str, step: int) -> Recorder:
         report.on_checkpoint = die
     elif when == "progress":
         report.on_progress = die
+    elif when == "memory":
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        limit = pages * resource.getpagesize() + step * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     elif when == "stop":
         report.stop = lambda: bool(report.steps) and report.steps[-1]["step"] >= step
     return report

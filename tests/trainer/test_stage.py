@@ -15,12 +15,10 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from tests.trainer.conftest import TINY_MODEL, Trained, exchange, letters, set_up, train, write_dataset
 from tests.trainer.reporting import Recorder
 from tunewright.artifacts import Kind
-from tunewright.chassis.errors import InvalidData, OutOfResources, Refused
-from tunewright.trainer import adapters, stage
+from tunewright.chassis.errors import InvalidData, Refused
+from tunewright.trainer import adapters, attempts
 from tunewright.trainer.base import load_tokenizer
 from tunewright.trainer.data import load_dataset
-from tunewright.trainer.device import pick_device
-from tunewright.trainer.spec import TrainingSpec
 
 
 def evaluations(result: Trained) -> dict[int, float]:
@@ -132,7 +130,7 @@ def test_the_frozen_base_does_not_move_and_the_adapters_do(tmp_path: Path) -> No
         return {name: value.detach().clone() for name, value in parameters if not value.requires_grad}
 
     before, adapter_before = frozen(), adapters.copy_weights(trainer.model)
-    stage._train(trainer, trainer.report)
+    attempts.train(trainer, None, trainer.report)
     assert all(torch.equal(before[name], value) for name, value in frozen().items())
     after = adapters.copy_weights(trainer.model)
     assert all(not torch.equal(adapter_before[name], after[name]) for name in after if "lora_B" in name)
@@ -218,20 +216,6 @@ def test_a_fallback_of_the_optimizer_is_told(tmp_path: Path) -> None:
         pytest.skip("a GPU pages")
     result = train(tmp_path, write_dataset(tmp_path / "d", letters(4)), optim="paged_adamw_8bit", max_steps=1)
     assert result.report.of_type("optimizer")
-
-
-def test_running_out_of_memory_names_the_device_and_what_to_lower(tmp_path: Path) -> None:
-    trainer, _ = set_up(tmp_path, write_dataset(tmp_path / "d", letters(4)))
-    device = pick_device(TrainingSpec(), trainer.report)
-
-    class Hungry(torch.nn.Module):
-        def forward(self, **_: object) -> None:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-
-    trainer.model.forward = Hungry().forward
-    with pytest.raises(OutOfResources, match=r"ran out of memory in step 1.*2\.00 GiB") as caught:
-        stage._train_or_say_what_is_short(trainer, device, trainer.report)
-    assert "per_device_train_batch_size" in caught.value.remedy
 
 
 def test_one_row_without_held_out_rows_is_trained_on(tmp_path: Path) -> None:

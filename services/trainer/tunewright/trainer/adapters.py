@@ -150,6 +150,11 @@ def trainable(model: Any) -> Tensors:  # noqa: ANN401
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+def all_finite(model: Any) -> bool:  # noqa: ANN401
+    """Return True if every trained parameter is a number."""
+    return all(bool(torch.isfinite(parameter).all()) for parameter in trainable(model).values())
+
+
 def copy_weights(model: Any) -> Tensors:  # noqa: ANN401
     """Return a copy of the trained parameters on the CPU."""
     return {name: parameter.detach().cpu().clone().contiguous() for name, parameter in trainable(model).items()}

@@ -122,11 +122,11 @@ def load_base(directory: Path, spec: TrainingSpec, device: Device) -> tuple[Any,
         OutOfResources: the device is too small.
     """
     settings = _nf4(spec, device) if spec.method == "qlora" else None
-    quantization = {"quantization_config": BitsAndBytesConfig(**settings)} if settings else {}  # type: ignore[no-untyped-call] # transformers' own
+    quantized = {"quantization_config": BitsAndBytesConfig(**settings)} if settings else {}  # type: ignore[no-untyped-call] # transformers' own
     try:
         model = AutoModelForCausalLM.from_pretrained(
             directory,
-            **quantization,
+            **quantized,
             dtype=torch.float32 if spec.method == "full" else device.compute_dtype,
             device_map=device.device_map,
             use_safetensors=True,
@@ -142,7 +142,12 @@ def load_base(directory: Path, spec: TrainingSpec, device: Device) -> tuple[Any,
     model.requires_grad_(requires_grad=False)
     if settings:
         _keep_training_layout(model)
-    return model, {"quant_method": "bitsandbytes", **settings} if settings else None
+    return model, quantization(spec, device)
+
+
+def quantization(spec: TrainingSpec, device: Device) -> dict[str, Any] | None:
+    """Return the settings under which the base is quantised, for manifests; None if it is not."""
+    return {"quant_method": "bitsandbytes", **_nf4(spec, device)} if spec.method == "qlora" else None
 
 
 def _nf4(spec: TrainingSpec, device: Device) -> dict[str, Any]:

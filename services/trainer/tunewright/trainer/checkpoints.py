@@ -69,14 +69,38 @@ def write(
         save_file(copies, partial / f"{name}.safetensors", metadata={"format": "pt"})
     (partial / "state.json").write_text(json.dumps(state, sort_keys=True), encoding="utf-8")
     (partial / "trainer_state.json").write_text(trainer_state, encoding="utf-8")
-    files = {path.name: [path.stat().st_size, file_sha256(path)] for path in sorted(partial.iterdir())}
-    seal = {"step": step, "fingerprint": fingerprint, "files": files}
-    (partial / _SEAL).write_text(json.dumps(seal, sort_keys=True), encoding="utf-8")
-    _flush(partial)
-    target = folder / f"checkpoint-{step}"
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
-    return Checkpoint(target, step)
+    _seal(partial, step, fingerprint)
+    return _appear(partial, folder / f"checkpoint-{step}", step)
+
+
+def write_start(folder: Path, fingerprint: str, progress: dict[str, Any]) -> Checkpoint:
+    """Write `checkpoint-0`: nothing is trained yet, only figures of the run are known."""
+    return write(
+        folder, 0, fingerprint=fingerprint, tensors={}, state={"progress": progress}, trainer_state="{}"
+    )  # fmt: skip
+
+
+def amend(checkpoint: Checkpoint, progress: dict[str, Any]) -> Checkpoint:
+    """Replace figures of the run in a checkpoint; it appears anew, complete, and shares no changed file with copies."""
+    partial = checkpoint.directory.with_name(f".partial-{checkpoint.step}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    for path in checkpoint.directory.iterdir():
+        if path.name not in {"state.json", _SEAL}:
+            os.link(path, partial / path.name)
+    state = checkpoint.state()
+    state["progress"] |= progress
+    (partial / "state.json").write_text(json.dumps(state, sort_keys=True), encoding="utf-8")
+    seal = json.loads((checkpoint.directory / _SEAL).read_bytes())
+    _seal(partial, checkpoint.step, seal["fingerprint"])
+    return _appear(partial, checkpoint.directory, checkpoint.step)
+
+
+def clear(folder: Path) -> None:
+    """Remove what is half written and all but the newest checkpoint, for room on the disk."""
+    for path in folder.glob(".partial-*"):
+        shutil.rmtree(path, ignore_errors=True)
+    prune(folder, 1)
 
 
 def newest(folder: Path, fingerprint: str, tell: Callable[[str], None]) -> Checkpoint | None:
@@ -169,6 +193,19 @@ def _fault(checkpoint: Checkpoint, fingerprint: str) -> str | None:
         if not path.is_file() or path.stat().st_size != size or file_sha256(path) != digest:
             return f"{name} is damaged"
     return None
+
+
+def _seal(partial: Path, step: int, fingerprint: str) -> None:
+    files = {path.name: [path.stat().st_size, file_sha256(path)] for path in sorted(partial.iterdir())}
+    seal = {"step": step, "fingerprint": fingerprint, "files": files}
+    (partial / _SEAL).write_text(json.dumps(seal, sort_keys=True), encoding="utf-8")
+
+
+def _appear(partial: Path, target: Path, step: int) -> Checkpoint:
+    _flush(partial)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    return Checkpoint(target, step)
 
 
 def _flush(directory: Path) -> None:

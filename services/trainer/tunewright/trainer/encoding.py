@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 from jinja2.exceptions import TemplateError
 
@@ -55,6 +55,13 @@ class Encoded:
         return sum(label != IGNORED for example in self.examples for label in example.labels)
 
 
+class Add(Protocol):
+    """Adds one row to what is encoded; the first rows are decoded and compared."""
+
+    def __call__(self, found: Encoded, row: Row, *, decode: bool) -> None:
+        """Add the row, or its place to those left out or cut."""
+
+
 class Encoder:
     """Encodes rows; `end_ids` are the tokens that may end a turn."""
 
@@ -71,13 +78,7 @@ class Encoder:
             InvalidData: a row that the template refuses, or whose answer leaves no token to learn.
             Refused: the template does not teach the model to stop.
         """
-        found = Encoded()
-        for number, row in enumerate(rows):
-            if number % 1000 == 0:
-                report.raise_if_stopped()
-            self._add(found, row, decode=number < _DECODED)
-        tell_what_is_missing(found, name, self._max_length, report)
-        return found
+        return encode_rows(self._add, rows, name, self._max_length, report)
 
     def prompt_ids(self, messages: list[dict[str, str]]) -> list[int]:
         """Return the tokens that ask for the next answer."""
@@ -177,11 +178,17 @@ def _squeezed(text: str) -> str:
     return "".join(text.split())
 
 
-def tell_what_is_missing(found: Encoded, name: str, max_length: int, report: Reporter) -> None:
-    """Tell the rows of file `name` that were left out or cut."""
+def encode_rows(add: Add, rows: Sequence[Row], name: str, max_length: int, report: Reporter) -> Encoded:
+    """Return what `add` makes of the rows of file `name`; those that were left out or cut are told as events."""
+    found = Encoded()
+    for number, row in enumerate(rows):
+        if number % 1000 == 0:
+            report.raise_if_stopped()
+        add(found, row, decode=number < _DECODED)
     left_out, cut = found.prompt_too_long, found.answer_cut
     _tell(report, name, "prompt_too_long", left_out, f"left out, prompt fills {max_length} tokens")
     _tell(report, name, "answer_cut", cut, f"cut at {max_length} tokens, their end is not learned")
+    return found
 
 
 def _tell(report: Reporter, name: str, type_: str, places: list[str], what: str) -> None:

@@ -8,6 +8,7 @@ Knows nothing of datasets' files, and of the job only the reporter.
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,17 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from tunewright.chassis.errors import Refused
-from tunewright.chassis.stage import Reporter
+from tunewright.chassis.stage import Reporter, Severity
 from tunewright.trainer import adapters, checkpoints
 from tunewright.trainer.checkpoints import Checkpoint
 from tunewright.trainer.device import Device
 from tunewright.trainer.encoding import IGNORED
-from tunewright.trainer.progress import NAN_REMEDY, RunProgress
+from tunewright.trainer.progress import RunProgress
 from tunewright.trainer.spec import TrainingSpec
+from tunewright.trainer.stability import Unstable, is_spike
+
+_WHICH_ROWS = ("input_ids", "attention_mask", "position_ids")
+_NAMED = 20  # rows listed in a message
 
 
 def training_arguments(spec: TrainingSpec, device: Device, folder: Path, steps: int, *, evaluate: bool) -> Any:  # noqa: ANN401
@@ -114,6 +118,9 @@ class Loop(Trainer):
         self._unlogged: dict[str, Any] = {"loss": 0.0, "steps": 0}
         self._eval_nats = 0.0
         self._eval_counted = 0
+        self._passes: list[dict[str, torch.Tensor]] = []
+        self._previous_passes: list[dict[str, torch.Tensor]] = []
+        self._step_loss = 0.0
 
     def create_optimizer(self, model: Any = None) -> Any:  # noqa: ANN401
         """Return the optimizer; with LoRA+ the adapters' two halves have a rate each."""
@@ -128,22 +135,74 @@ class Loop(Trainer):
             )
         return super().create_optimizer(model)
 
+    @property
+    def evaluating(self) -> bool:
+        """True within an evaluation."""
+        return self._outer_generators is not None
+
+    def begin_step(self) -> None:
+        """Start an optimizer step: its rows and its loss are collected anew."""
+        self._previous_passes, self._passes, self._step_loss = self._passes, [], 0.0
+
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:  # noqa: ANN401
         """Run one forward and backward pass.
 
         Raises:
-            Refused: the loss is not a number; the rows of this pass are named.
+            Unstable: the loss is not a number; the rows are named.
         """
+        self._passes.append({name: inputs[name] for name in _WHICH_ROWS if name in inputs})
         loss = super().training_step(model, inputs, num_items_in_batch)
         # TRL reads several figures of each pass back from the device, so that this one costs no further wait.
-        if not torch.isfinite(loss):
-            rows = ", ".join(self._places_of(inputs))
-            raise Refused(
-                f"the loss is {loss.item()} in step {self.state.global_step + 1}, in the rows {rows}", remedy=NAN_REMEDY
-            )
+        value = float(loss)
+        if not math.isfinite(value):
+            self._raise_not_a_number(value)
+        self._step_loss += value
         mask = inputs.get("attention_mask")
         self.progress.tokens += int(mask.sum()) if mask is not None else inputs["input_ids"].numel()
         return loss
+
+    def end_step(self) -> None:
+        """Look at the loss of the optimizer step that was just done.
+
+        Raises:
+            Unstable: it jumped, for the first time in this step; a second time, and after three rollbacks, it is told
+                and passed over.
+        """
+        step, loss = self.state.global_step, self._step_loss
+        if is_spike(self.progress.recent_losses, loss):
+            rows = self._rows(self._passes)
+            if not self.progress.passes_spike(step):
+                raise Unstable("spike", step, loss, rows, f"in the rows {_listed(rows)}")
+            self.report.event(
+                "loss_spike",
+                f"the loss jumped to {loss:.4g} in step {step} though the rate was lowered before: look at the rows "
+                f"{_listed(rows)}. 学习率已降低，第 {step} 步损失仍跳到 {loss:.4g}，请检查这些数据行。",
+                severity=Severity.WARNING,
+                step=step,
+                loss=loss,
+                rows=rows[:_NAMED],
+            )
+        self.progress.note_step(loss)
+
+    def check_weights(self) -> None:
+        """Look whether what is trained still consists of numbers.
+
+        Raises:
+            Unstable: it does not; the rows of the step that spoilt it are named.
+        """
+        if not adapters.all_finite(self.model):
+            rows = self._rows(self._passes)
+            where = f"whose update left weights that are no numbers, in the rows {_listed(rows)}"
+            raise Unstable("not_a_number", self.state.global_step, math.nan, rows, where)
+
+    def _raise_not_a_number(self, loss: float) -> None:
+        step = self.state.global_step + 1
+        if adapters.all_finite(self.model):
+            rows = self._rows(self._passes)
+            raise Unstable("not_a_number", step, loss, rows, f"in the rows {_listed(rows)}")
+        rows = self._rows(self._previous_passes)
+        where = f"as the update of step {step - 1} left weights that are no numbers, in the rows {_listed(rows)}"
+        raise Unstable("not_a_number", step - 1, loss, rows, where)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:  # noqa: ANN401
         """Measure the held-out rows, and leave every random generator as it was."""
@@ -184,7 +243,12 @@ class Loop(Trainer):
         return int((inputs["labels"][..., 1:] != IGNORED).sum())
 
     def save_now(self) -> Checkpoint:
-        """Write a checkpoint of this moment, and tell the reporter."""
+        """Write a checkpoint of this moment, and tell the reporter.
+
+        Raises:
+            Unstable: what is trained holds no numbers any more: a checkpoint always is a good one.
+        """
+        self.check_weights()
         rng, generators = self._outer_generators or checkpoints.generators()
         optimizer, optimizer_figures = checkpoints.flatten(self.optimizer.state_dict())
         tensors = {"trained": adapters.copy_weights(self.model), "optimizer": optimizer, "rng": rng}
@@ -215,6 +279,11 @@ class Loop(Trainer):
         checkpoints.prune(self.report.checkpoints, self._keep_checkpoints)
         return saved
 
+    def take_up_start(self, checkpoint: Checkpoint) -> None:
+        """Take the figures of a checkpoint that was written before the first step."""
+        for name, value in checkpoint.state()["progress"].items():
+            setattr(self.progress, name, value)
+
     def take_up(self, checkpoint: Checkpoint) -> None:
         """Take what was trained, the best of it and the figures of a checkpoint; `train` takes the rest."""
         state = checkpoint.state()
@@ -242,8 +311,20 @@ class Loop(Trainer):
         if checkpoint is not None:
             saved = _at(checkpoint)
             state = saved.state()
+            peaks = [group["initial_lr"] for group in self.optimizer.param_groups]
             self.optimizer.load_state_dict(checkpoints.unflatten(saved.tensors("optimizer"), state["optimizer"]))
             self.lr_scheduler.load_state_dict(state["scheduler"])
+            self._scale_rates(peaks)
+
+    def _scale_rates(self, peaks: list[float]) -> None:
+        """Go on at the rates of this run: a checkpoint from before a remedy carries higher ones."""
+        schedule = self.lr_scheduler
+        for index, (group, peak) in enumerate(zip(self.optimizer.param_groups, peaks, strict=True)):
+            if group["initial_lr"] != peak:
+                share = peak / group["initial_lr"]
+                group["lr"], group["initial_lr"] = group["lr"] * share, peak
+                schedule.base_lrs[index] = peak
+                schedule._last_lr[index] *= share  # noqa: SLF001 - PyTorch keeps the rate that is reported there
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         if checkpoint is not None and self.accelerator.scaler is not None:
@@ -257,13 +338,22 @@ class Loop(Trainer):
     def _forget_reference(self) -> None:
         """Remove what TRL adds for comparison where it is not needed."""
 
-    def _places_of(self, inputs: dict[str, Any]) -> list[str]:
-        """Return the places of the rows in a batch, `packed` for a packed one."""
-        mask = inputs.get("attention_mask")
-        if mask is None:
-            return ["(packed)"]
-        rows = zip(inputs["input_ids"].tolist(), mask.sum(dim=1).tolist(), strict=True)
-        return list(dict.fromkeys(self._places.get(tuple(ids[:length]), "?") for ids, length in rows))
+    def _rows(self, passes: list[dict[str, torch.Tensor]]) -> list[str]:
+        """Return the places of the rows in these passes."""
+        found = [place for inputs in passes for place in self._places_of(inputs)]
+        return list(dict.fromkeys(found))
+
+    def _places_of(self, inputs: dict[str, torch.Tensor]) -> list[str]:
+        ids = inputs["input_ids"].tolist()
+        if "attention_mask" in inputs:
+            lengths = inputs["attention_mask"].sum(dim=1).tolist()
+            rows = [row[:length] for row, length in zip(ids, lengths, strict=True)]
+        elif "position_ids" in inputs:  # packed: each row's positions begin at 0
+            starts = [at for at, position in enumerate(inputs["position_ids"][0].tolist()) if position == 0]
+            rows = [ids[0][start:end] for start, end in zip(starts, [*starts[1:], len(ids[0])], strict=True)]
+        else:
+            rows = ids
+        return [self._places.get(tuple(row), "?") for row in rows]
 
 
 class SupervisedTrainer(Loop, SFTTrainer):
@@ -285,6 +375,10 @@ class PreferenceTrainer(Loop, DPOTrainer):
         """Remove TRL's copy of the adapter: a fresh one says what the base says, which is asked by switching it off."""
         if isinstance(self.model, PeftModel) and "ref" in self.model.peft_config:
             self.model.delete_adapter("ref")
+
+
+def _listed(rows: list[str]) -> str:
+    return ", ".join(rows[:_NAMED]) + (f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else "")
 
 
 def _at(directory: str) -> Checkpoint:

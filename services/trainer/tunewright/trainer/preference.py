@@ -9,9 +9,7 @@ from itertools import takewhile
 from tunewright.chassis.errors import InvalidData
 from tunewright.chassis.stage import Reporter
 from tunewright.trainer.data import Row
-from tunewright.trainer.encoding import IGNORED, Encoded, Encoder, Example, tell_what_is_missing, wrong
-
-_DECODED = 64
+from tunewright.trainer.encoding import IGNORED, Encoded, Encoder, Example, encode_rows, wrong
 
 
 class PreferenceEncoder:
@@ -28,13 +26,7 @@ class PreferenceEncoder:
             InvalidData: a row that the template refuses, or whose answers are the same.
             Refused: the template does not teach the model to stop.
         """
-        found = Encoded()
-        for number, row in enumerate(rows):
-            if number % 1000 == 0:
-                report.raise_if_stopped()
-            self._add(found, row, decode=number < _DECODED)
-        tell_what_is_missing(found, name, self._max_length, report)
-        return found
+        return encode_rows(self._add, rows, name, self._max_length, report)
 
     def _add(self, found: Encoded, row: Row, *, decode: bool) -> None:
         chosen, rejected = self._tokens(row, decode=decode), self._tokens(row.instead(), decode=decode)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunewright.chassis.errors import Refused
+from tunewright.trainer.stability import ROLLBACKS, WINDOW, Unstable
 
 
 @dataclass(slots=True)
@@ -29,6 +30,19 @@ class RunProgress:
     """Tokens trained on, padding not counted."""
     seconds: float = 0.0
     """Spent in training steps and evaluations."""
+    recent_losses: list[float] = field(default_factory=list)
+    """Of the newest optimizer steps, nats: what a jump is measured against."""
+    remedies: list[dict[str, Any]] = field(default_factory=list)
+    """What was tried after failures: row of the error table, action, step, settings changed."""
+
+    def note_step(self, loss: float) -> None:
+        """Take in the loss of an optimizer step."""
+        self.recent_losses = [*self.recent_losses, loss][-WINDOW:]
+
+    def passes_spike(self, step: int) -> bool:
+        """Return True if a jump in this step is the rows' own: it led to a rollback before, or enough others did."""
+        steps = [entry["step"] for entry in self.remedies if entry["action"] == "roll_back"]
+        return step in steps or len(steps) >= ROLLBACKS
 
     def note_evaluation(self, step: int, loss: float, *, patience: int, threshold: float) -> bool:
         """Take in an evaluation after `step` optimizer steps; return True if it is the best so far.
@@ -37,11 +51,14 @@ class RunProgress:
         The untrained adapter is measured but never counts as the best: it would be the base itself.
 
         Raises:
-            Refused: the loss is not a number.
+            Refused: the loss is not a number before any training.
+            Unstable: it is not a number after some.
         """
         if not math.isfinite(loss):
-            when = f"after {step} steps" if step else "before any training: the base itself computes no numbers"
-            raise Refused(f"the loss on the held-out rows is {loss} {when}", remedy=NAN_REMEDY)
+            if step:
+                raise Unstable("not_a_number", step, loss, (), "on the held-out rows")
+            why = "before any training: the base itself computes no numbers"
+            raise Refused(f"the loss on the held-out rows is {loss} {why}", remedy=NAN_REMEDY)
         self.evaluation_pending = False
         if step == 0:
             self.first_eval_loss = loss

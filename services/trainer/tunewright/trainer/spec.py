@@ -80,6 +80,8 @@ class TrainingSpec(Spec):
     """Forward passes of one optimizer step; the effective batch is this × per_device_train_batch_size."""
     max_length: int = Field(default=1024, ge=8, le=1_048_576)
     """Tokens a row may have; what is longer is cut at its end and reported."""
+    max_length_floor: int = Field(default=0, ge=0, le=1_048_576)
+    """Tokens down to which rows may be cut when nothing else saves a run from running out of memory; 0: never."""
     packing: bool = False
     """Put several rows into one sequence of max_length tokens, each attending to itself only."""
     gradient_checkpointing: bool = True

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from transformers import set_seed
 from trl.data_utils import pack_dataset
@@ -14,9 +13,16 @@ from trl.data_utils import pack_dataset
 from tunewright.artifacts import Kind, Manifest, canonical_json
 from tunewright.chassis.errors import InvalidData, OutOfResources
 from tunewright.chassis.stage import Reporter, Severity
-from tunewright.trainer import adapters, checkpoints, output
-from tunewright.trainer.base import base_identity, check_base, end_token_ids, load_base, load_tokenizer
-from tunewright.trainer.checkpoints import Checkpoint
+from tunewright.trainer import adapters, output, troubles
+from tunewright.trainer.attempts import Attempts
+from tunewright.trainer.base import (
+    base_identity,
+    check_base,
+    end_token_ids,
+    load_base,
+    load_tokenizer,
+    quantization,
+)
 from tunewright.trainer.data import load_dataset
 from tunewright.trainer.device import Device, pick_device
 from tunewright.trainer.encoding import Encoded, Encoder, Example
@@ -44,29 +50,50 @@ def run(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, report
     Raises:
         InvalidData: rows or base are wrong.
         InvalidSpec: a setting does not fit the base.
-        Refused: the base is quantised or unsafe, the template does not teach to stop, the loss is not a number.
-        OutOfResources: the device is too small.
+        Refused: the base is quantised or unsafe, the template does not teach to stop, the loss is not a number
+            whatever was tried.
+        OutOfResources: the device is too small whatever was tried.
         Interrupted: a stop was requested; the newest checkpoint is saved.
     """
+    try:
+        return _run(spec, inputs, output_dir, report)
+    except Exception as error:
+        trouble = troubles.recognise(error)
+        if trouble is None:
+            raise
+        explained = troubles.explain(error, trouble)
+        report.event("trouble", explained.message, severity=Severity.ERROR, row=trouble.row, remedy=explained.remedy)
+        raise explained from error
+
+
+def _run(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, report: Reporter) -> Manifest:
     train_rows, held_out_rows = load_dataset(inputs["dataset"], spec.objective)
     check_base(inputs["base"])
     tokenizer = load_tokenizer(inputs["base"], report)
     end_ids = end_token_ids(tokenizer, inputs["base"])
-    encoder = Encoder(tokenizer, end_ids, spec.max_length)
-    rows_encoder = _encoder_of(spec, tokenizer, encoder)
-    train = rows_encoder.encode(train_rows, "train", report)
-    held_out = rows_encoder.encode(held_out_rows, "validation", report)
-    _check_and_tell(train, held_out, spec, report)
 
+    def encode(length: int) -> tuple[Encoded, Encoded]:
+        rows_encoder = _encoder_of(spec, tokenizer, Encoder(tokenizer, end_ids, length), length)
+        return rows_encoder.encode(train_rows, "train", report), rows_encoder.encode(
+            held_out_rows, "validation", report
+        )
+
+    train, held_out = encode(spec.max_length)
+    _check_and_tell(train, held_out, spec, report)
     device = pick_device(spec, report)
-    set_seed(spec.seed)
-    model, quantization = load_base(inputs["base"], spec, device)
-    report.raise_if_stopped()
-    model = adapters.make_trainable(model, spec)
-    trainer = _trainer(
-        spec, device, model, tokenizer, train, held_out, report, _fingerprint(spec, train, held_out, inputs)
-    )
-    _train_or_say_what_is_short(trainer, device, report)
+    fingerprint = _fingerprint(spec, train, held_out, inputs)
+
+    def build(wanted: TrainingSpec) -> Loop:
+        rows = (train, held_out) if wanted.max_length == spec.max_length else encode(wanted.max_length)
+        _check_still_all(rows[0], train, wanted)
+        set_seed(spec.seed)
+        model, _ = load_base(inputs["base"], wanted, device)
+        report.raise_if_stopped()
+        model = adapters.make_trainable(model, wanted)
+        return _trainer(wanted, device, model, tokenizer, *rows, report, fingerprint)
+
+    trainer = Attempts(spec, build, fingerprint, report).run()
+    model = trainer.model
     _take_best(trainer, report)
 
     identity = base_identity(inputs["base"], report.runtime)
@@ -77,7 +104,7 @@ def run(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, report
     hashes = output.save_tokenizer(tokenizer, output_dir)
     golden = golden_answers(
         model,
-        encoder,
+        Encoder(tokenizer, end_ids, spec.max_length),
         [example.row for example in held_out.examples],
         [example.row for example in train.examples],
         device=device,
@@ -92,7 +119,7 @@ def run(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, report
         spec=spec.canonical(),
         base_model=identity.name,
         base_revision=identity.revision,
-        quantization=quantization,
+        quantization=quantization(spec, device),
         seed=spec.seed,
         metrics=_metrics(trainer, train, held_out),
         tokenizer_sha256=hashes["tokenizer_sha256"],
@@ -100,10 +127,25 @@ def run(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, report
     )
 
 
-def _encoder_of(spec: TrainingSpec, tokenizer: Any, encoder: Encoder) -> Encoder | TextEncoder | PreferenceEncoder:  # noqa: ANN401
+def _encoder_of(
+    spec: TrainingSpec,
+    tokenizer: Any,  # noqa: ANN401 - transformers ships no types
+    encoder: Encoder,
+    length: int,
+) -> Encoder | TextEncoder | PreferenceEncoder:
     if spec.objective == "cpt":
-        return TextEncoder(tokenizer, spec.max_length)
-    return PreferenceEncoder(encoder, spec.max_length) if spec.objective == "dpo" else encoder
+        return TextEncoder(tokenizer, length)
+    return PreferenceEncoder(encoder, length) if spec.objective == "dpo" else encoder
+
+
+def _check_still_all(shorter: Encoded, train: Encoded, wanted: TrainingSpec) -> None:
+    """Hold to the rows: a run goes on from its checkpoint only if none of them is left out."""
+    if len(shorter.examples) != len(train.examples):
+        left_out = len(train.examples) - len(shorter.examples)
+        raise OutOfResources(
+            f"out of memory, and rows cut at {wanted.max_length} tokens would leave {left_out} rows out altogether",
+            remedy="Raise max_length_floor, or shorten the prompts of the longest rows.",
+        )
 
 
 def _check_and_tell(train: Encoded, held_out: Encoded, spec: TrainingSpec, report: Reporter) -> None:
@@ -168,39 +210,6 @@ def _trainer(
     )
     trainer.add_callback(Watch(trainer, spec, device))
     return trainer
-
-
-def _train(trainer: Loop, report: Reporter) -> None:
-    """Train to the end, from the newest whole checkpoint if there is one."""
-    found = checkpoints.newest(
-        report.checkpoints,
-        trainer.fingerprint,
-        lambda why: report.event("checkpoint_passed_over", why, severity=Severity.WARNING),
-    )
-    if found is not None:
-        _go_on(trainer, found, report)
-    elif trainer.eval_dataset is not None:
-        trainer.evaluate()
-    done = found is not None and found.step >= trainer.args.max_steps
-    if not done and not trainer.progress.stopped_early:
-        trainer.train(resume_from_checkpoint=str(found.directory) if found is not None else None)
-
-
-def _train_or_say_what_is_short(trainer: Loop, device: Device, report: Reporter) -> None:
-    try:
-        _train(trainer, report)
-    except torch.OutOfMemoryError as error:
-        raise OutOfResources(
-            f"{device.name} ran out of memory in step {trainer.state.global_step + 1}: {error}",
-            remedy="Halve per_device_train_batch_size and double gradient_accumulation_steps, or lower max_length.",
-        ) from error
-
-
-def _go_on(trainer: Loop, found: Checkpoint, report: Reporter) -> None:
-    report.event("resume", f"going on after step {found.step}", step=found.step)
-    trainer.take_up(found)
-    if trainer.progress.evaluation_pending:
-        trainer.evaluate()
 
 
 def _take_best(trainer: Loop, report: Reporter) -> None:
@@ -280,4 +289,5 @@ def _metrics(trainer: Loop, train: Encoded, held_out: Encoded) -> dict[str, Any]
         "tokens": progress.tokens,
         "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
         "stopped_early": progress.stopped_early,
+        "remedies": progress.remedies,
     }

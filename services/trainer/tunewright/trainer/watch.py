@@ -46,8 +46,13 @@ class Watch(TrainerCallback):
         self._first_step = state.global_step
         self._tokens_told = self._trainer.progress.tokens
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
+        """Collect the rows and the loss of the step."""
+        self._trainer.begin_step()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
-        """Ask for a checkpoint if the run shall stop."""
+        """Look at the step's loss; ask for a checkpoint if the run shall stop."""
+        self._trainer.end_step()
         if self._trainer.report.stop_requested():
             control.should_save = True
 
