@@ -23,11 +23,17 @@ from tunewright.dataprep.spec import DataprepSpec, Split
 from tunewright.v1 import artifact_pb2, dataprep_pb2, dataprep_pb2_grpc, job_pb2
 
 STORE = MemoryStore()
+TINY = Path(__file__).parents[1] / "fixtures" / "tiny_model"
 
 
 @pytest.fixture(scope="module")
-def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobRunner]:
-    settings = ServiceSettings(work_dir=tmp_path_factory.mktemp("work"), stop_grace_seconds=5)
+def work_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def runner(work_dir: Path) -> Iterator[JobRunner]:
+    settings = ServiceSettings(work_dir=work_dir, stop_grace_seconds=5)
     found = JobRunner("dataprep", STAGES, STORE, settings)
     yield found
     found.drain()
@@ -86,6 +92,38 @@ def test_uploads_become_a_dataset_with_its_lineage(
     assert sorted(manifest.parents) == ["upload_000", "upload_001"]
     assert manifest.metrics["rows_out"] == 40
     assert stub.SubmitDataprep(request).job.result == job.result
+
+
+def test_the_base_is_a_parent_where_the_dataset_depends_on_it_and_its_weights_stay_where_they_are(
+    stub: dataprep_pb2_grpc.DataprepServiceStub, runner: JobRunner, work_dir: Path, tmp_path: Path
+) -> None:
+    sealed = seal(Manifest(kind=Kind.MODEL, created_by="merger", base_model="tiny"), TINY, {})
+    base = commit(STORE, sealed, TINY, None)
+    raw = upload(tmp_path / "raw", to_jsonl([pair(f"question {n}", f"answer {n}") for n in range(20)]))
+    plain = dataprep_pb2.SubmitDataprepRequest(uploads=[raw])
+    counted = dataprep_pb2.SubmitDataprepRequest(uploads=[raw], base=to_proto(base))
+    off = dataprep_pb2.SubmitDataprepRequest(
+        uploads=[raw], base=to_proto(base), spec=dataprep_pb2.DataprepSpec(audit={"template": False})
+    )
+    jobs = [finished(runner, stub.SubmitDataprep(request).job) for request in (plain, counted, off)]
+    assert [job.state for job in jobs] == [job_pb2.JOB_STATE_SUCCEEDED] * 3, [job.failure for job in jobs]
+    parents = [load_manifest(STORE, ref_from_proto(job.result)).parents for job in jobs]
+    assert [found.get("base") for found in parents] == [None, str(base), None]
+    assert len({job.result.id for job in jobs}) == 3
+    (copy,) = work_dir.rglob(base.id)
+    names = {path.name for path in copy.iterdir()}
+    assert {"tokenizer.json", "chat_template.jinja", "config.json"} <= names
+    assert "model.safetensors" not in names
+
+
+def test_tokens_are_not_judged_without_a_base_and_a_base_is_a_model(
+    stub: dataprep_pb2_grpc.DataprepServiceStub, tmp_path: Path
+) -> None:
+    raw = upload(tmp_path / "raw", to_jsonl([pair("q", "a")]))
+    spec = dataprep_pb2.DataprepSpec(filters={"max_tokens": 9})
+    assert "no base is given" in refusal(stub, dataprep_pb2.SubmitDataprepRequest(uploads=[raw], spec=spec))
+    text = refusal(stub, dataprep_pb2.SubmitDataprepRequest(uploads=[raw], base=raw))
+    assert text.startswith("base: expected a reference to models/…, found uploads/")
 
 
 def test_wrong_data_fail_the_job_with_file_line_and_remedy(

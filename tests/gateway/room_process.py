@@ -41,7 +41,8 @@ class Dataprep(dataprep_pb2_grpc.DataprepServiceServicer):
     def SubmitDataprep(self, request: Any, context: Any) -> Any:  # noqa: ANN401, ARG002, N802 - the stub's names
         spec = stages.PrepareSpec.from_proto(request.spec)
         inputs = {f"upload_{n:03}": ref_from_proto(ref) for n, ref in enumerate(request.uploads)}
-        job = self._jobs.submit(stages.PREPARE, spec, inputs, validate_only=request.validate_only)
+        base = {"base": ref_from_proto(request.base)}
+        job = self._jobs.submit(stages.PREPARE, spec, inputs, references=base, validate_only=request.validate_only)
         return dataprep_pb2.SubmitDataprepResponse(job=job)
 
 

@@ -21,11 +21,18 @@ class Split(Spec):
     validation_fraction: float = Field(default=0.1, ge=0, le=0.5)
 
 
+class Audit(Spec):
+    """Like dataprep's."""
+
+    max_length: int = 1024
+
+
 class PrepareSpec(Spec):
     """Like dataprep's, as far as these tests need it."""
 
     seed: int = 0
     split: Split = Split()
+    audit: Audit = Audit()
 
 
 class TrainSpec(Spec):
@@ -33,6 +40,7 @@ class TrainSpec(Spec):
 
     method: str = "qlora"
     max_steps: int = Field(default=2, ge=1)
+    max_length: int = Field(default=1024, ge=8)
     learning_rate: float = Field(default=2e-4, gt=0, le=1)
     lora_r: int = Field(default=16, ge=1)
     seed: int = 0

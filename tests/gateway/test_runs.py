@@ -37,6 +37,14 @@ def test_a_model_whose_every_weight_was_trained_is_not_merged(gateway: Gateway) 
     assert next(stage for stage in run["stages"] if stage["name"] == "merge")["job_id"] is None
 
 
+def test_data_are_prepared_for_the_base_and_the_length_that_will_be_trained(gateway: Gateway) -> None:
+    wanted = recipe("long-bot", gateway.upload(), training={"max_length": 77})
+    run = gateway.wait(gateway.submit(wanted), "succeeded")
+    dataset = gateway.get(f"/v1/artifacts/{run['artifacts']['prepare']}")
+    assert dataset["parents"]["base"] == run["artifacts"]["import"]
+    assert dataset["spec"]["audit"]["max_length"] == 77
+
+
 def test_the_evaluator_is_told_where_base_and_candidate_answer(gateway: Gateway, finished: dict[str, object]) -> None:
     report = finished["artifacts"]["evaluate"]  # type: ignore[index]
     tuned = finished["artifacts"]["merge"].split("/")[1]  # type: ignore[index]

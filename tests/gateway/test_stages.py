@@ -42,6 +42,18 @@ def test_an_evaluation_is_asked_for_only_while_its_deployments_answer(
     stubs.close()
 
 
+@pytest.mark.parametrize(("training", "own", "judged_by"), [(77, None, 77), (77, 55, 55), (None, 55, 55)])
+def test_rows_are_judged_by_the_length_of_training_unless_another_is_given(
+    training: int | None, own: int | None, judged_by: int
+) -> None:
+    sections = {
+        "training": {} if training is None else {"max_length": training},
+        "dataprep": {} if own is None else {"audit": {"max_length": own}},
+    }
+    wanted = parse(recipe("long-bot", f"file-{'a' * 64}") | sections)
+    assert stages.dataprep_spec(wanted).audit.max_length == judged_by
+
+
 def test_a_hub_that_is_down_is_no_mistake_of_the_recipe(stubs: Rooms) -> None:
     wanted = parse({**recipe("hub-bot", f"file-{'a' * 64}"), "base_model": "hub/down"})
     with pytest.raises(Unavailable, match="hub does not answer"):

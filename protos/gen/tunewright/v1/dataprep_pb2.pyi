@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class DataprepSpec(_message.Message):
-    __slots__ = ("format", "system_prompt", "seed", "max_invalid_fraction", "sources", "reading", "cleaning", "filters", "pii", "duplicates", "conflicts", "split", "mixing", "contamination", "semantic", "launcher", "workers")
+    __slots__ = ("format", "system_prompt", "seed", "max_invalid_fraction", "sources", "reading", "cleaning", "filters", "pii", "duplicates", "conflicts", "split", "mixing", "contamination", "semantic", "audit", "launcher", "workers")
     class Reading(_message.Message):
         __slots__ = ("encoding", "delimiter", "piece_chars")
         ENCODING_FIELD_NUMBER: _ClassVar[int]
@@ -41,7 +41,7 @@ class DataprepSpec(_message.Message):
         boilerplate_lines: bool
         def __init__(self, html: _Optional[bool] = ..., line_endings: _Optional[bool] = ..., control_characters: _Optional[bool] = ..., invisible_characters: _Optional[bool] = ..., mojibake: _Optional[bool] = ..., unicode: _Optional[str] = ..., trailing_space: _Optional[bool] = ..., outer_space: _Optional[bool] = ..., boilerplate_lines: _Optional[bool] = ...) -> None: ...
     class Filters(_message.Message):
-        __slots__ = ("min_answer_chars", "max_chars", "languages", "repetition", "boilerplate", "refusals", "garbled", "min_quality")
+        __slots__ = ("min_answer_chars", "max_chars", "languages", "repetition", "boilerplate", "refusals", "garbled", "min_quality", "min_tokens", "max_tokens")
         MIN_ANSWER_CHARS_FIELD_NUMBER: _ClassVar[int]
         MAX_CHARS_FIELD_NUMBER: _ClassVar[int]
         LANGUAGES_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +50,8 @@ class DataprepSpec(_message.Message):
         REFUSALS_FIELD_NUMBER: _ClassVar[int]
         GARBLED_FIELD_NUMBER: _ClassVar[int]
         MIN_QUALITY_FIELD_NUMBER: _ClassVar[int]
+        MIN_TOKENS_FIELD_NUMBER: _ClassVar[int]
+        MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
         min_answer_chars: int
         max_chars: int
         languages: _containers.RepeatedScalarFieldContainer[str]
@@ -58,7 +60,9 @@ class DataprepSpec(_message.Message):
         refusals: bool
         garbled: bool
         min_quality: float
-        def __init__(self, min_answer_chars: _Optional[int] = ..., max_chars: _Optional[int] = ..., languages: _Optional[_Iterable[str]] = ..., repetition: _Optional[bool] = ..., boilerplate: _Optional[bool] = ..., refusals: _Optional[bool] = ..., garbled: _Optional[bool] = ..., min_quality: _Optional[float] = ...) -> None: ...
+        min_tokens: int
+        max_tokens: int
+        def __init__(self, min_answer_chars: _Optional[int] = ..., max_chars: _Optional[int] = ..., languages: _Optional[_Iterable[str]] = ..., repetition: _Optional[bool] = ..., boilerplate: _Optional[bool] = ..., refusals: _Optional[bool] = ..., garbled: _Optional[bool] = ..., min_quality: _Optional[float] = ..., min_tokens: _Optional[int] = ..., max_tokens: _Optional[int] = ...) -> None: ...
     class Pii(_message.Message):
         __slots__ = ("emails", "phones", "cards", "ibans", "national_ids", "secrets")
         EMAILS_FIELD_NUMBER: _ClassVar[int]
@@ -126,6 +130,13 @@ class DataprepSpec(_message.Message):
         total_rows: int
         max_repeats: int
         def __init__(self, total_rows: _Optional[int] = ..., max_repeats: _Optional[int] = ...) -> None: ...
+    class Audit(_message.Message):
+        __slots__ = ("template", "max_length")
+        TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+        MAX_LENGTH_FIELD_NUMBER: _ClassVar[int]
+        template: bool
+        max_length: int
+        def __init__(self, template: _Optional[bool] = ..., max_length: _Optional[int] = ...) -> None: ...
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     SYSTEM_PROMPT_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
@@ -141,6 +152,7 @@ class DataprepSpec(_message.Message):
     MIXING_FIELD_NUMBER: _ClassVar[int]
     CONTAMINATION_FIELD_NUMBER: _ClassVar[int]
     SEMANTIC_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_FIELD_NUMBER: _ClassVar[int]
     LAUNCHER_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     format: str
@@ -158,9 +170,10 @@ class DataprepSpec(_message.Message):
     mixing: DataprepSpec.Mixing
     contamination: DataprepSpec.Contamination
     semantic: DataprepSpec.Semantic
+    audit: DataprepSpec.Audit
     launcher: str
     workers: int
-    def __init__(self, format: _Optional[str] = ..., system_prompt: _Optional[str] = ..., seed: _Optional[int] = ..., max_invalid_fraction: _Optional[float] = ..., sources: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., reading: _Optional[_Union[DataprepSpec.Reading, _Mapping]] = ..., cleaning: _Optional[_Union[DataprepSpec.Cleaning, _Mapping]] = ..., filters: _Optional[_Union[DataprepSpec.Filters, _Mapping]] = ..., pii: _Optional[_Union[DataprepSpec.Pii, _Mapping]] = ..., duplicates: _Optional[_Union[DataprepSpec.Duplicates, _Mapping]] = ..., conflicts: _Optional[_Union[DataprepSpec.Conflicts, _Mapping]] = ..., split: _Optional[_Union[DataprepSpec.Split, _Mapping]] = ..., mixing: _Optional[_Union[DataprepSpec.Mixing, _Mapping]] = ..., contamination: _Optional[_Union[DataprepSpec.Contamination, _Mapping]] = ..., semantic: _Optional[_Union[DataprepSpec.Semantic, _Mapping]] = ..., launcher: _Optional[str] = ..., workers: _Optional[int] = ...) -> None: ...
+    def __init__(self, format: _Optional[str] = ..., system_prompt: _Optional[str] = ..., seed: _Optional[int] = ..., max_invalid_fraction: _Optional[float] = ..., sources: _Optional[_Iterable[_Union[DataSource, _Mapping]]] = ..., reading: _Optional[_Union[DataprepSpec.Reading, _Mapping]] = ..., cleaning: _Optional[_Union[DataprepSpec.Cleaning, _Mapping]] = ..., filters: _Optional[_Union[DataprepSpec.Filters, _Mapping]] = ..., pii: _Optional[_Union[DataprepSpec.Pii, _Mapping]] = ..., duplicates: _Optional[_Union[DataprepSpec.Duplicates, _Mapping]] = ..., conflicts: _Optional[_Union[DataprepSpec.Conflicts, _Mapping]] = ..., split: _Optional[_Union[DataprepSpec.Split, _Mapping]] = ..., mixing: _Optional[_Union[DataprepSpec.Mixing, _Mapping]] = ..., contamination: _Optional[_Union[DataprepSpec.Contamination, _Mapping]] = ..., semantic: _Optional[_Union[DataprepSpec.Semantic, _Mapping]] = ..., audit: _Optional[_Union[DataprepSpec.Audit, _Mapping]] = ..., launcher: _Optional[str] = ..., workers: _Optional[int] = ...) -> None: ...
 
 class DataSource(_message.Message):
     __slots__ = ("name", "weight", "use", "format", "fields")
@@ -184,14 +197,16 @@ class DataSource(_message.Message):
     def __init__(self, name: _Optional[str] = ..., weight: _Optional[float] = ..., use: _Optional[str] = ..., format: _Optional[str] = ..., fields: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class SubmitDataprepRequest(_message.Message):
-    __slots__ = ("spec", "uploads", "validate_only")
+    __slots__ = ("spec", "uploads", "validate_only", "base")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     UPLOADS_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
     spec: DataprepSpec
     uploads: _containers.RepeatedCompositeFieldContainer[_artifact_pb2.ArtifactRef]
     validate_only: bool
-    def __init__(self, spec: _Optional[_Union[DataprepSpec, _Mapping]] = ..., uploads: _Optional[_Iterable[_Union[_artifact_pb2.ArtifactRef, _Mapping]]] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+    base: _artifact_pb2.ArtifactRef
+    def __init__(self, spec: _Optional[_Union[DataprepSpec, _Mapping]] = ..., uploads: _Optional[_Iterable[_Union[_artifact_pb2.ArtifactRef, _Mapping]]] = ..., validate_only: _Optional[bool] = ..., base: _Optional[_Union[_artifact_pb2.ArtifactRef, _Mapping]] = ...) -> None: ...
 
 class SubmitDataprepResponse(_message.Message):
     __slots__ = ("job",)

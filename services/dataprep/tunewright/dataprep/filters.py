@@ -17,6 +17,7 @@ REASONS = {
     "same_answers": "A pair whose chosen and rejected answer are the same, after cleaning",
     "answer_too_short": "Answers shorter than min_answer_chars",
     "too_long": "Messages longer than max_chars together",
+    "not_rendered": "The base's chat template refuses it, so its tokens cannot be counted",
     "too_few_tokens": "Fewer tokens than min_tokens",
     "too_many_tokens": "More tokens than max_tokens",
     "garbled": "An answer with characters that were lost in a wrong conversion",
@@ -65,6 +66,19 @@ def reject_size(messages: list[Message], filters: Filters) -> Rejection | None:
         return Rejection("same_answers", "chosen and rejected are the same")
     total = sum(len(message["content"]) for message in messages)
     return _too_long(total, filters) if total > filters.max_chars else None
+
+
+def reject_tokens(tokens: int, filters: Filters) -> Rejection | None:
+    """Return the reason to drop a row for its tokens; 0 stands for a row that the base's template refuses."""
+    if not filters.by_tokens:
+        return None
+    if not tokens:
+        return Rejection("not_rendered", "the base's chat template refuses it")
+    if tokens < filters.min_tokens:
+        return Rejection("too_few_tokens", f"{tokens:,} tokens; min_tokens is {filters.min_tokens:,}")
+    if 0 < filters.max_tokens < tokens:
+        return Rejection("too_many_tokens", f"{tokens:,} tokens; max_tokens is {filters.max_tokens:,}")
+    return None
 
 
 def reject_answer(answer: str, questions: list[str], filters: Filters, flags: int) -> Rejection | None:

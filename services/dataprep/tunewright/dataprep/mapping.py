@@ -1,7 +1,7 @@
 """The map step: one block in; its clean rows into the scratch folder, their facts and counts out.
 
-read → shape → clean, mask, filter → features. Runs in whatever process; knows no other block and decides nothing that
-needs one.
+read → shape → clean, mask, filter → tokens → features. Runs in whatever process; knows no other block and decides
+nothing that needs one.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ from tunewright.dataprep.compiling import compiled
 from tunewright.dataprep.contamination.table import Table
 from tunewright.dataprep.dedup import worth
 from tunewright.dataprep.excerpts import as_text, drop_example
+from tunewright.dataprep.filters import reject_tokens
 from tunewright.dataprep.kinds import RowKind, body_of
 from tunewright.dataprep.parts import ASSISTANT, CHOSEN, REJECTED, TEXT, Parts
 from tunewright.dataprep.readers import Source, pieces
@@ -32,6 +33,7 @@ from tunewright.dataprep.shapes import Message, Recognition, Shaper
 from tunewright.dataprep.spec import DataprepSpec
 from tunewright.dataprep.splitting import place
 from tunewright.dataprep.tally import Counts
+from tunewright.dataprep.tokens import TokenCounter
 from tunewright.dataprep.turns import RowError
 
 _ANSWERS = (ASSISTANT, CHOSEN, TEXT)
@@ -51,6 +53,8 @@ class Job:
     """The scratch folder."""
     tests: Table | None = None
     """The test sets that rows are compared with."""
+    counter: TokenCounter | None = None
+    """Counts tokens as the base does; None where no base is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,7 @@ def work_off(block: Block, job: Job) -> Worked:
     name = job.sources[block.file].name
     counts.lengths += _raw_lengths(read.messages)
     treated = rules.apply(read.messages, job.spec)
+    tokens = _tokens(treated, job)
     counts.markup_left += len(treated.markup_left)
     counts.masked.update(treated.masked)
     for number, rejection in sorted(treated.rejections.items()):
@@ -132,9 +137,23 @@ def work_off(block: Block, job: Job) -> Worked:
     facts["question"] = np.where(documents != 0, documents, facts["question"])
     if job.kind is RowKind.PREFERENCE:
         facts["prompt"], facts["answer"] = _contradictions(rows, job.spec.seed)
-    facts["quality"] = treated.quality[kept]
+    facts["quality"], facts["tokens"] = treated.quality[kept], tokens[kept]
     facts["group"], facts["stratum"] = keys[:, 0].copy(), keys[:, 1].copy()
     return Worked(Mapped(block, Facts(**cast("Any", facts)), counts), lines, bands)
+
+
+def _tokens(treated: rules.Treatment, job: Job) -> NDArray[np.uint32]:
+    """Return the tokens of each row, 0 of those rejected before, and reject those with too few or too many."""
+    tokens = np.zeros(len(treated.rows), np.uint32)
+    if job.counter is None:
+        return tokens
+    numbers = [number for number in range(len(tokens)) if number not in treated.rejections]
+    tokens[numbers] = job.counter.count([treated.rows[number] for number in numbers])
+    if job.spec.filters.by_tokens:
+        for number in numbers:
+            if rejection := reject_tokens(int(tokens[number]), job.spec.filters):
+                treated.rejections[number] = rejection
+    return tokens
 
 
 def _read(block: Block, job: Job, counts: Counts) -> _Read:
@@ -241,7 +260,6 @@ def _describe(
         "answer": found.answer,
         "question_chars": others,
         "answer_chars": answers,
-        "tokens": np.zeros(len(rows), np.uint32),
     }
     return lines, facts, found.bands
 

@@ -42,6 +42,7 @@ _SETTINGS = {
     **dict.fromkeys(UNREADABLE, "max_invalid_fraction"),
     "answer_too_short": "filters.min_answer_chars",
     "too_long": "filters.max_chars",
+    "not_rendered": "filters.min_tokens",
     "too_few_tokens": "filters.min_tokens",
     "too_many_tokens": "filters.max_tokens",
     "garbled": "filters.garbled",
@@ -192,6 +193,7 @@ def _lengths(rows: Rows, kept: Any, tally: Tally) -> dict[str, Any]:  # noqa: AN
     lengths = {"answer": summary(facts.answer_chars[kept], raw[1], "characters")}
     if facts.question_chars[kept].any():
         lengths = {"question": summary(facts.question_chars[kept], raw[0], "characters"), **lengths}
-    if facts.tokens[kept].any():
-        lengths["tokens"] = summary(facts.tokens[kept], None, "tokens")
+    tokens = facts.tokens[kept]
+    if tokens.any():
+        lengths["tokens"] = summary(tokens[tokens > 0], None, "tokens")
     return lengths

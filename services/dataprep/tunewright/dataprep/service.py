@@ -10,7 +10,7 @@ from tunewright.chassis.records import ref_from_proto
 from tunewright.chassis.stage import Stage
 from tunewright.dataprep.semantic.folder import digest_of, find_model
 from tunewright.dataprep.settings import DataprepSettings
-from tunewright.dataprep.spec import DataprepSpec
+from tunewright.dataprep.spec import BASE, BASE_FILES, DataprepSpec, check_base
 from tunewright.v1 import artifact_pb2, dataprep_pb2, dataprep_pb2_grpc
 
 if TYPE_CHECKING:
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from tunewright.chassis.settings import ServiceSettings
 
 MAX_UPLOADS = 1000
-STAGES = {"dataprep": Stage(service="dataprep", function="tunewright.dataprep.stage:run", spec=DataprepSpec)}
+STAGES = {
+    "dataprep": Stage(
+        service="dataprep", function="tunewright.dataprep.stage:run", spec=DataprepSpec, files={BASE: BASE_FILES}
+    )
+}
 
 
 class DataprepService(dataprep_pb2_grpc.DataprepServiceServicer):
@@ -42,7 +46,7 @@ class DataprepService(dataprep_pb2_grpc.DataprepServiceServicer):
             folder = find_model(self._settings.embedding_root, spec.semantic.model, spec.semantic.digest)
             spec = spec.model_copy(update={"semantic": spec.semantic.model_copy(update={"digest": digest_of(folder)})})
         runtime = {"launcher": spec.launcher, "workers": spec.workers}
-        inputs = _inputs(request.uploads)
+        inputs = _inputs(request.uploads) | _base(spec, request)
         job = self._jobs.submit(STAGES["dataprep"], spec, inputs, runtime=runtime, validate_only=request.validate_only)
         return dataprep_pb2.SubmitDataprepResponse(job=job)
 
@@ -52,6 +56,22 @@ def register(server: grpc.Server, jobs: "JobRunner", settings: "ServiceSettings"
     own = settings if isinstance(settings, DataprepSettings) else DataprepSettings()
     dataprep_pb2_grpc.add_DataprepServiceServicer_to_server(DataprepService(jobs, own), server)
     return [dataprep_pb2.DESCRIPTOR.services_by_name["DataprepService"].full_name]
+
+
+def _base(spec: DataprepSpec, request: dataprep_pb2.SubmitDataprepRequest) -> dict[str, ArtifactRef]:
+    """Return the base as an input, where the dataset depends on it: only then it is among the dataset's parents.
+
+    Raises:
+        InvalidSpec: the reference is to no model, or there is none and rows are to be filtered by tokens.
+    """
+    if not request.HasField("base"):
+        check_base(spec, known=False)
+        return {}
+    ref = ref_from_proto(request.base)
+    if ref.kind is not Kind.MODEL:
+        why = f"expected a reference to models/…, found {ref.short}"
+        raise InvalidSpec(f"base: {why}", violations=[Violation("base", why)])
+    return {BASE: ref} if spec.reads_base else {}
 
 
 def _inputs(uploads: "Iterable[artifact_pb2.ArtifactRef]") -> dict[str, ArtifactRef]:

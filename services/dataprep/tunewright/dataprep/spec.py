@@ -1,11 +1,17 @@
 """What data preparation is asked to do. Field names are those of protos/tunewright/v1/dataprep.proto."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from tunewright.chassis.errors import InvalidSpec, Violation
 from tunewright.chassis.spec import Spec
 from tunewright.dataprep.encodings import codec_of
+
+BASE = "base"
+"""Name of the input that holds the base; all others are uploads."""
+BASE_FILES = ("config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "chat_template.jinja")
+"""Shell patterns of the files of a base that are read; the weights are not."""
 
 Format = Literal["auto", "instruction", "prompt_completion", "messages", "sharegpt", "text", "preference"]
 FieldName = Literal[
@@ -94,6 +100,10 @@ class Filters(Spec):
     """Characters. Rows whose answers together are shorter are dropped; rows without any answer always are."""
     max_chars: int = Field(default=32_000, ge=1)
     """Characters. Rows whose messages together are longer are dropped."""
+    min_tokens: int = Field(default=0, ge=0)
+    """Tokens of the base, its chat template included. Rows with fewer are dropped; 0 drops none."""
+    max_tokens: int = Field(default=0, ge=0)
+    """Tokens of the base, its chat template included. Rows with more are dropped; 0 drops none."""
     languages: tuple[str, ...] = ()
     """ISO 639-1 codes, such as `en` and `zh`. Rows with an answer surely in another language are
     dropped; empty drops none."""
@@ -107,6 +117,17 @@ class Filters(Spec):
     """Rows whose answer has characters lost in a wrong conversion are dropped."""
     min_quality: float = Field(default=0.0, ge=0, le=1)
     """Score of form, 0 to 1, below which rows are dropped; its method stands in quality.py. 0 drops none."""
+
+    @model_validator(mode="after")
+    def _some_fit(self) -> Self:
+        if 0 < self.max_tokens < self.min_tokens:
+            raise ValueError(f"no row has at least {self.min_tokens} tokens and at most {self.max_tokens}")
+        return self
+
+    @property
+    def by_tokens(self) -> bool:
+        """Whether rows are judged by their tokens."""
+        return bool(self.min_tokens or self.max_tokens)
 
 
 Handling = Literal["mask", "drop", "keep"]
@@ -197,6 +218,16 @@ class Mixing(Spec):
     """How often one row may stand among the training rows: 1 takes fewer of large sources, more repeats small ones."""
 
 
+class Audit(Spec):
+    """How the dataset looks to the base that will be trained: token counts, what is cut, what is learned."""
+
+    template: bool = True
+    """The base's tokenizer and chat template are tried on the rows, and the report tells what came of it. Without it
+    the dataset does not depend on the base, unless rows are filtered by tokens."""
+    max_length: int = Field(default=1024, ge=8, le=1_048_576)
+    """Tokens a row may have in training; a recipe's `training.max_length` if not given."""
+
+
 class DataprepSpec(Spec):
     """Settings of one preparation; the defaults are good for instruction tuning of small and middle-sized models."""
 
@@ -223,9 +254,32 @@ class DataprepSpec(Spec):
     contamination: Contamination = Contamination()
     split: Split = Split()
     mixing: Mixing = Mixing()
+    audit: Audit = Audit()
     launcher: Literal["local", "ray"] = Field(default="local", exclude=True)
     """Where the work is done: by processes of the service's machine (`local`), or on the Ray cluster that the service
     was told of (`ray`). The dataset is the same to the last byte, so this does not count for its identity."""
     workers: int = Field(default=0, ge=0, le=4096, exclude=True)
     """Processes (`local`) or tasks at once (`ray`); 0 stands for as many as there are processors. Does not count for
     the dataset's identity."""
+
+    @property
+    def reads_base(self) -> bool:
+        """Whether the base's tokenizer has a part in what comes out."""
+        return self.audit.template or self.filters.by_tokens
+
+
+def check_base(spec: DataprepSpec, *, known: bool) -> None:
+    """Check that rows are filtered by tokens only where a base is known.
+
+    Raises:
+        InvalidSpec: they are to be, and none is.
+    """
+    if spec.filters.by_tokens and not known:
+        names = [name for name in ("min_tokens", "max_tokens") if getattr(spec.filters, name)]
+        why = "tokens are counted by the base's own tokenizer, and no base is given"
+        raise InvalidSpec(
+            f"filters.{names[0]}: {why}",
+            remedy="Give the base (`base_model` in a recipe, `--input base=FOLDER` for the stage alone), or filter by "
+            "min_answer_chars and max_chars.",
+            violations=[Violation(f"filters.{name}", why) for name in names],
+        )

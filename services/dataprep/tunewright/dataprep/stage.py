@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunewright.artifacts import Kind, Manifest
+from tunewright.chassis.errors import InvalidData
 from tunewright.chassis.stage import Reporter, Severity
 from tunewright.dataprep import features, rules, writing
 from tunewright.dataprep.blocks import BLOCK_BYTES, Block, blocks
@@ -35,8 +36,9 @@ from tunewright.dataprep.rows import Columns, Rows
 from tunewright.dataprep.scratch import Scratch
 from tunewright.dataprep.semantic.duplicates import finder
 from tunewright.dataprep.shapes import Recognition, recognise
-from tunewright.dataprep.spec import DataprepSpec
+from tunewright.dataprep.spec import BASE, DataprepSpec, check_base
 from tunewright.dataprep.tally import FileTally, Tally
+from tunewright.dataprep.tokens import TokenCounter
 from tunewright.dataprep.uploads import Files, find_files
 
 TRAIN, VALIDATION = "train.jsonl", "validation.jsonl"
@@ -48,14 +50,16 @@ SMALL_BYTES = 8 << 20
 def run(spec: DataprepSpec, inputs: Mapping[str, Path], output_dir: Path, report: Reporter) -> Manifest:
     """Prepare the files of all inputs; write train.jsonl, validation.jsonl, report.json and report.html.
 
+    The input `base`, if there is one, is the model that will be trained: its tokenizer counts tokens.
     Where it is done (`launcher`, `workers`) does not count for what comes out.
 
     Raises:
         InvalidData: a file cannot be read, too many rows cannot, or no row is left; file, row and field are named.
-        InvalidSpec: `sources` does not fit the inputs, or contradicts itself.
+        InvalidSpec: `sources` does not fit the inputs, or contradicts itself; tokens are to be judged without a base.
     """
     semantic = finder(spec.semantic)
-    files = find_files(spec, inputs)
+    files = find_files(spec, {name: path for name, path in inputs.items() if name != BASE})
+    counter = _counter(spec, inputs.get(BASE), report)
     _tell_files(files, report)
     looked = [_recognised(source, report) for source in files.train]
     seen = [recognition for _, recognition in looked]
@@ -63,7 +67,7 @@ def run(spec: DataprepSpec, inputs: Mapping[str, Path], output_dir: Path, report
     tally = Tally([FileTally(source, seen, layout) for source, (layout, seen) in zip(files.train, looked, strict=True)])
     with Scratch(output_dir) as scratch, cluster_of(spec, report) as cluster:
         tests = read_table(files, spec, scratch.folder, report)
-        rows = _map(Job(spec, files.train, seen, kind, scratch.folder, tests), tally, report, cluster)
+        rows = _map(Job(spec, files.train, seen, kind, scratch.folder, tests, counter), tally, report, cluster)
         tally.refuse_if_unreadable(spec.max_invalid_fraction)
         near = cluster.near if cluster else find_near
         found = decide(rows, spec, files.mixed_as, scratch.folder, report.raise_if_stopped, near, semantic)
@@ -89,6 +93,25 @@ def run(spec: DataprepSpec, inputs: Mapping[str, Path], output_dir: Path, report
         seed=spec.seed,
         metrics={**metrics, "fingerprint": name},
     )
+
+
+def _counter(spec: DataprepSpec, base: Path | None, report: Reporter) -> TokenCounter | None:
+    """Return what counts tokens as the base does, where anything depends on it.
+
+    Raises:
+        InvalidSpec: rows are to be filtered by tokens, and there is no base.
+        InvalidData: likewise, and the base's tokenizer does not load.
+    """
+    check_base(spec, known=base is not None)
+    if base is None or not spec.reads_base:
+        return None
+    try:
+        return TokenCounter(base)
+    except InvalidData as error:
+        if spec.filters.by_tokens:
+            raise
+        report.event("not_audited", f"Tokens are not counted: {error.message}", severity=Severity.WARNING)
+        return None
 
 
 def _tell_files(files: Files, report: Reporter) -> None:

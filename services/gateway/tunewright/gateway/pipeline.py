@@ -1,7 +1,7 @@
 """The order of the stages: the one place that knows it. Durable, so a run survives the end of this process.
 
-    raw files ── prepare ─┐
-    base model ─ import ──┴─ train ─ merge ─ deploy base and candidate ─ evaluate ─ promote
+    base model ─ import ─┬───────────┐
+    raw files ───────────┴─ prepare ─┴─ train ─ merge ─ deploy base and candidate ─ evaluate ─ promote
 
 Each line of `run` is a step whose result is kept in the database; a run that is taken up again after a crash passes
 over the lines that have one. How a step is carried out stands in `runner.py`, what it asks of its room in `stages.py`.
@@ -36,7 +36,7 @@ class Pipeline(DBOSConfiguredInstance):
         try:
             recipe = parse(DBOS.run_step({"name": "begin"}, self._runner.begin, run_id))
             base = str(recipe.base_ref or self._job(run_id, "import"))
-            dataset = self._job(run_id, "prepare")
+            dataset = self._job(run_id, "prepare", base=base)
             trained = self._on_gpu(run_id, "train", dataset=dataset, base=base)
             if ArtifactRef.parse(trained).kind is Kind.MODEL:  # every weight was trained: there is nothing to merge
                 tuned = DBOS.run_step({"name": "merge"}, self._runner.pass_over, run_id, "merge", trained)

@@ -63,11 +63,22 @@ def _import(rooms: Rooms, recipe: Recipe, inputs: Inputs) -> job_pb2.Job:
 
 def _prepare(rooms: Rooms, recipe: Recipe, inputs: Inputs) -> job_pb2.Job:
     request = dataprep_pb2.SubmitDataprepRequest(
-        spec=recipe.section("dataprep", dataprep_pb2.DataprepSpec),
+        spec=dataprep_spec(recipe),
         uploads=[ref_to_proto(ref) for ref in recipe.uploads],
+        base=inputs.proto("base", Kind.MODEL),
         validate_only=inputs.validate_only,
     )
     return rooms.call(Room.DATAPREP, rooms.dataprep.SubmitDataprep, request).job
+
+
+def dataprep_spec(recipe: Recipe) -> dataprep_pb2.DataprepSpec:
+    """Return dataprep's section; rows are judged by the length that training cuts at, where nothing else is said."""
+    spec = dataprep_pb2.DataprepSpec()
+    spec.CopyFrom(recipe.section("dataprep", dataprep_pb2.DataprepSpec))
+    training = recipe.section("training", training_pb2.TrainingSpec)
+    if training.HasField("max_length") and not spec.audit.HasField("max_length"):
+        spec.audit.max_length = training.max_length
+    return spec
 
 
 def _train(rooms: Rooms, recipe: Recipe, inputs: Inputs) -> job_pb2.Job:
