@@ -84,6 +84,7 @@ def _run(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, repor
     fingerprint = _fingerprint(spec, train, held_out, inputs)
 
     def build(wanted: TrainingSpec) -> Loop:
+        """Return a fresh trainer for the spec, or for what remedies made of it."""
         rows = (train, held_out) if wanted.max_length == spec.max_length else encode(wanted.max_length)
         _check_still_all(rows[0], train, wanted)
         set_seed(spec.seed)
