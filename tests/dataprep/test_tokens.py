@@ -129,3 +129,53 @@ def test_counts_are_the_same_in_one_process_and_in_several(tmp_path: Path) -> No
         found.append(digests(output))
     assert found[0] == found[1]
     assert json.loads((tmp_path / "output2" / "report.json").read_bytes())["dropped"]["too_many_tokens"] > 0
+
+
+def test_the_audit_shows_the_learned_tokens_and_every_length(tmp_path: Path) -> None:
+    result = with_base(tmp_path, ROWS, audit={"max_length": 4096})
+    audit = json.loads((result.output / "audit.json").read_bytes())
+    sizes = [size for side in audit["lengths"].values() for size, rows in side for _ in range(rows)]
+    assert sorted(sizes) == sorted(lengths(result))
+    assert audit["refusal"] is None
+    assert audit["checked"]["rows"] == audit["checked"]["rows_that_learn_to_end"] == 40
+    sample = audit["samples"][0]
+    learned = "".join(token["text"] for token in sample["tokens"] if token["learned"])
+    assert learned == result.train[0]["messages"][-1]["content"] + "<|im_end|>"
+    assert "As the model will see the rows" in result.page
+    assert [kind for kind, _, severity in result.report.events if severity is Severity.WARNING] == []
+
+
+def test_rows_cut_and_an_end_that_is_never_learned_are_warnings(tmp_path: Path) -> None:
+    result = with_base(tmp_path / "cut", ROWS, audit={"max_length": 60})
+    (text,) = result.report.messages("rows_truncated")
+    over = sum(size > 60 for size in lengths(result))
+    audit = json.loads((result.output / "audit.json").read_bytes())
+    assert sum(audit["truncated"][side]["rows"] for side in ("train", "validation")) == over > 2
+    assert "filters.max_tokens" in text
+    base = tmp_path / "base"
+    shutil.copytree(TINY, base)
+    path = base / "chat_template.jinja"
+    template = path.read_text(encoding="utf-8")
+    endless = template.replace("message['content'] + '<|im_end|>' }}{% endgen", "message['content'] }}{% endgen")
+    assert endless != template
+    path.write_text(endless, encoding="utf-8")
+    told = with_base(tmp_path / "endless", ROWS, base)
+    assert "the model would never learn to stop" in told.report.messages("no_end_token")[0]
+    assert "Training would refuse this" in told.page
+
+
+def test_without_the_audit_nothing_of_the_base_is_left_in_the_dataset(tmp_path: Path) -> None:
+    result = with_base(tmp_path, ROWS, audit={"template": False})
+    assert not (result.output / "audit.json").exists()
+    assert result.document["audit"] is None
+    assert "tokens" not in result.document["lengths"]
+
+
+def test_personal_data_that_is_kept_is_not_shown_by_the_audit(tmp_path: Path) -> None:
+    rows = [pair("Who?", "Write to mary.whitfield@northwind-mail.com, please.")]
+    result = with_base(tmp_path, rows, pii={"emails": "keep"})
+    assert "whitfield" in result.rows[0]["messages"][-1]["content"]
+    shown = "".join(t["text"] for t in json.loads((result.output / "audit.json").read_bytes())["samples"][0]["tokens"])
+    assert "Write to ••••" in shown
+    assert "whitfield" not in shown
+    assert "whitfield" not in result.page

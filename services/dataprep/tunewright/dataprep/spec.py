@@ -222,8 +222,8 @@ class Audit(Spec):
     """How the dataset looks to the base that will be trained: token counts, what is cut, what is learned."""
 
     template: bool = True
-    """The base's tokenizer and chat template are tried on the rows, and the report tells what came of it. Without it
-    the dataset does not depend on the base, unless rows are filtered by tokens."""
+    """The base's tokenizer and chat template are tried on the rows; audit.json and the report tell what came of
+    it. Without it the dataset does not depend on the base, unless rows are filtered by tokens."""
     max_length: int = Field(default=1024, ge=8, le=1_048_576)
     """Tokens a row may have in training; a recipe's `training.max_length` if not given."""
 

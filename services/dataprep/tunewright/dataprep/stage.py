@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tunewright.artifacts import Kind, Manifest
 from tunewright.chassis.errors import InvalidData
 from tunewright.chassis.stage import Reporter, Severity
+from tunewright.dataprep import audit as auditing
 from tunewright.dataprep import features, rules, writing
 from tunewright.dataprep.blocks import BLOCK_BYTES, Block, blocks
 from tunewright.dataprep.contamination import matching
@@ -82,6 +83,7 @@ def run(spec: DataprepSpec, inputs: Mapping[str, Path], output_dir: Path, report
         document = build_report(spec, tally, rows, found, name, kind, tests)
         for file in (TRAIN, VALIDATION):  # only whole files ever stand in the output folder
             (scratch.folder / file).replace(output_dir / file)
+        document["audit"] = _audit(spec, kind, counter, rows, found, output_dir, report)
     (output_dir / "report.json").write_bytes(to_json(document))
     (output_dir / "report.html").write_text(render(document), encoding="utf-8", newline="\n")
     metrics = {key: document[key] for key in _METRICS}
@@ -112,6 +114,35 @@ def _counter(spec: DataprepSpec, base: Path | None, report: Reporter) -> TokenCo
             raise
         report.event("not_audited", f"Tokens are not counted: {error.message}", severity=Severity.WARNING)
         return None
+
+
+def _audit(
+    spec: DataprepSpec,
+    kind: RowKind,
+    counter: TokenCounter | None,
+    rows: Rows,
+    found: Decisions,
+    output_dir: Path,
+    report: Reporter,
+) -> dict[str, Any] | None:
+    """Write audit.json, tell what it warns of, and return what the report shows of it."""
+    if counter is None or not spec.audit.template:
+        return None
+    tokens = rows.facts.tokens
+    name = report.runtime.get("manifests", {}).get(BASE, {}).get("base_model") or ""
+    document = auditing.audit(
+        auditing.Audited(
+            name=name,
+            kind=kind,
+            sides={"train": output_dir / TRAIN, "validation": output_dir / VALIDATION},
+            tokens={"train": np.repeat(tokens, found.copies), "validation": tokens[found.validation]},
+            max_length=spec.audit.max_length,
+        ),
+        counter,
+    )
+    (output_dir / auditing.AUDIT_FILE).write_bytes(auditing.to_json(document))
+    auditing.tell(document, report)
+    return auditing.shown(document)
 
 
 def _tell_files(files: Files, report: Reporter) -> None:

@@ -40,13 +40,13 @@ class TokenCounter:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._base = BaseTokenizer(folder)
-        self._fast = _fast_tokenizer(self._base)
+        self.base = BaseTokenizer(folder)
+        self._fast = _fast_tokenizer(self.base)
         self._frames: dict[tuple[str, ...], list[str] | None] = {}
-        self._own_words = _own_words(self._base.template)
+        self._own_words = _own_words(self.base.template)
 
     def __reduce__(self) -> tuple[Callable[[dict[str, bytes]], "TokenCounter"], tuple[dict[str, bytes]]]:
-        return _unpacked, (self._base.files,)
+        return _unpacked, (self.base.files,)
 
     @property
     def engine(self) -> str:
@@ -69,13 +69,13 @@ class TokenCounter:
     def _documents(self, texts: list[str]) -> NDArray[np.uint32]:
         """Return the tokens of documents, with the token that ends one."""
         counts, last = self._encode(texts, whole=True)
-        end = self._base.end_id
+        end = self.base.end_id
         return counts if end is None else counts + (last != end).astype(np.uint32)
 
     def _encode(self, texts: list[str], *, whole: bool) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
         """Return the tokens of each text and the last of them, -1 of none; `whole` adds what a text by itself gets."""
         if self._fast is None:
-            found = self._base.tokenizer.encode_batch_fast(texts, add_special_tokens=whole)
+            found = self.base.tokenizer.encode_batch_fast(texts, add_special_tokens=whole)
             counts = np.fromiter((len(one.ids) for one in found), np.uint32, len(texts))
             return counts, np.fromiter((one.ids[-1] if one.ids else -1 for one in found), np.int64, len(texts))
         data, ends = self._fast.encode_batch_flat(texts, whole)
@@ -84,13 +84,13 @@ class TokenCounter:
         return counts, np.where(counts > 0, np.concatenate([ids, [-1]])[edges[1:] - 1], -1)
 
     def _text(self, row: Messages) -> str | None:
-        if self._base.template is None:
+        if self.base.template is None:
             return None
         contents = [message["content"] for message in row]
         roles = tuple([message["role"] for message in row])
         frame = self._frame(roles)
         if frame is None or self._is_special(row, contents):
-            return _rendered(self._base.template, row)
+            return _rendered(self.base.template, row)
         parts: list[str] = [""] * (2 * len(contents) + 1)
         parts[::2], parts[1::2] = frame, contents
         return "".join(parts)
@@ -113,7 +113,7 @@ class TokenCounter:
         return self._frames[roles]
 
     def _find_frame(self, roles: tuple[str, ...]) -> list[str] | None:
-        template = self._base.template
+        template = self.base.template
         signs = [_SIGN.format(number) for number in range(len(roles))]
         row = [{"role": role, "content": sign} for role, sign in zip(roles, signs, strict=True)]
         rest = _rendered(template, row) if template is not None else None
