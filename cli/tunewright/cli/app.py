@@ -23,6 +23,7 @@ from tunewright.cli import watch as watching
 from tunewright.cli.chat import Conversation
 from tunewright.cli.client import ApiError, Gateway
 from tunewright.cli.console import make_console, show_error
+from tunewright.cli.data import app as data_app
 from tunewright.cli.data_files import DataFiles
 from tunewright.cli.doctor import report as doctor_report
 from tunewright.cli.endpoint import find_endpoint, local_stack
@@ -40,6 +41,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(data_app)
 
 Url = Annotated[str | None, typer.Option("--url", envvar="TUNEWRIGHT_URL", help="Gateway; else the local stack's.")]
 ApiKey = Annotated[
