@@ -52,8 +52,12 @@ def nothing() -> None:
     """Nobody wants to stop."""
 
 
+_others: set[int] = set()
+"""Processes from before a test: servers that the tests of a session share."""
+
+
 def children() -> set[int]:
-    return {child.pid for child in psutil.Process().children(recursive=True)}
+    return {child.pid for child in psutil.Process().children(recursive=True)} - _others
 
 
 def at_once_or_late(task: int) -> int:
@@ -87,6 +91,13 @@ def upload(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("upload")
     (folder / "raw.jsonl").write_bytes(to_jsonl(ROWS))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def others() -> None:
+    """What runs already is nobody's leftover."""
+    _others.clear()
+    _others.update(children())
 
 
 @pytest.fixture(autouse=True)
