@@ -86,6 +86,7 @@ class Attempts:
             evaluating=trainer.evaluating,
             cuda=trainer.args.device.type == "cuda",
             begun=step > 0,
+            fast_gb=trainer.fast.planned_gb if trainer.fast is not None else None,
         )
         if remedy is None:
             return False

@@ -42,6 +42,8 @@ def pick_device(spec: TrainingSpec, report: Reporter) -> Device:
         Refused: the compute type asked for does not exist on it.
     """
     cuda = torch.cuda.is_available()
+    # Passes of many sizes leave holes in memory that is reserved in fixed pieces: 30 of 78 GB on an H100.
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     if cuda and torch.cuda.device_count() > 1:
         _hide_all_but_first(report)
     dtype = _compute_dtype(spec.bnb_4bit_compute_dtype, cuda=cuda)

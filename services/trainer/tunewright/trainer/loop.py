@@ -26,6 +26,7 @@ from tunewright.trainer import adapters, checkpoints
 from tunewright.trainer.checkpoints import Checkpoint
 from tunewright.trainer.device import Device
 from tunewright.trainer.encoding import IGNORED
+from tunewright.trainer.fast.path import FastPath
 from tunewright.trainer.progress import RunProgress
 from tunewright.trainer.spec import TrainingSpec
 from tunewright.trainer.stability import Unstable, is_spike
@@ -86,11 +87,13 @@ class Loop(Trainer):
         fingerprint: of settings, data and base; a checkpoint with another one is never gone on from.
         places: where a row with these token ids stands in the dataset, for messages.
         loraplus_lr_ratio: learning rate of the adapters' B over that of A.
+        fast: takes the forward and backward passes of training steps; None: TRL and autograd do.
     """
 
     model: Any
     optimizer: Any
     lr_scheduler: Any
+    _metrics: Any
 
     def __init__(
         self,
@@ -101,6 +104,7 @@ class Loop(Trainer):
         places: dict[tuple[int, ...], str],
         keep_checkpoints: int,
         loraplus_lr_ratio: float = 1.0,
+        fast: FastPath | None = None,
         **arguments: Any,  # noqa: ANN401 - TRL's own
     ) -> None:
         super().__init__(**arguments)
@@ -114,6 +118,7 @@ class Loop(Trainer):
         self._places = places
         self._keep_checkpoints = keep_checkpoints
         self._loraplus_lr_ratio = loraplus_lr_ratio
+        self.fast = fast
         self._outer_generators: tuple[checkpoints.Tensors, dict[str, Any]] | None = None
         self._unlogged: dict[str, Any] = {"loss": 0.0, "steps": 0}
         self._eval_nats = 0.0
@@ -151,7 +156,10 @@ class Loop(Trainer):
             Unstable: the loss is not a number; the rows are named.
         """
         self._passes.append({name: inputs[name] for name in _WHICH_ROWS if name in inputs})
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.fast is None:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        else:
+            loss = self._fast_step(self.fast, inputs, num_items_in_batch)
         # TRL reads several figures of each pass back from the device, so that this one costs no further wait.
         value = float(loss)
         if not math.isfinite(value):
@@ -203,6 +211,14 @@ class Loop(Trainer):
         rows = self._rows(self._previous_passes)
         where = f"as the update of step {step - 1} left weights that are no numbers, in the rows {_listed(rows)}"
         raise Unstable("not_a_number", step - 1, loss, rows, where)
+
+    def _fast_step(self, fast: FastPath, inputs: dict[str, Any], num_items_in_batch: Any) -> torch.Tensor:  # noqa: ANN401
+        """Add the gradients of a batch; return its share of the step's mean loss, and note TRL's figures."""
+        self.model.train()
+        counted = float(self.counted(inputs) if num_items_in_batch is None else num_items_in_batch)
+        losses = fast.step(inputs, counted, self.state.global_step)
+        self._metrics["train"]["mean_token_accuracy"].append(float(losses.right) / max(1, losses.counted))
+        return losses.nats / counted
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:  # noqa: ANN401
         """Measure the held-out rows, and leave every random generator as it was."""

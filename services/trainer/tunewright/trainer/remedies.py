@@ -1,7 +1,10 @@
 """What is tried when a run fails, in which order and how often: bounded policies over the error table.
 
     E1 out of memory    in an evaluation: fewer rows at a time
-                        in training: micro-batch down to a smaller divisor of the effective batch, accumulation up;
+                        in training on the fast path: three quarters of the memory it planned with, up to 3 times;
+                        then the plain path
+                        in training on the plain path: micro-batch down to a smaller divisor of the effective
+                        batch, accumulation up;
                         then gradient checkpointing; then the optimizer's state paged to host memory (GPU);
                         then, only if `max_length_floor` allows it, half of max_length
     E6 NaN, spikes      back to the last good checkpoint, half of the rate (not below 5e-5), max_grad_norm 0.5;
@@ -24,6 +27,8 @@ from tunewright.trainer.stability import ROLLBACKS
 from tunewright.trainer.troubles import Trouble
 
 _LOADER_STARTS = 2
+_SMALLER_BUDGETS = 3
+_BUDGET_SHARE = 0.75
 _RATE_FLOOR = 5e-5
 _LEAST_OF_A_LOW_RATE = 0.25
 _GRAD_NORM = 0.5
@@ -52,7 +57,14 @@ def with_remedies(spec: TrainingSpec, taken: Sequence[Taken]) -> TrainingSpec:
 
 
 def next_remedy(
-    trouble: Trouble, spec: TrainingSpec, taken: Sequence[Taken], *, evaluating: bool, cuda: bool, begun: bool
+    trouble: Trouble,
+    spec: TrainingSpec,
+    taken: Sequence[Taken],
+    *,
+    evaluating: bool,
+    cuda: bool,
+    begun: bool,
+    fast_gb: float | None = None,
 ) -> Remedy | None:
     """Return what to try next, None if nothing is left.
 
@@ -63,9 +75,12 @@ def next_remedy(
         evaluating: it happened in an evaluation.
         cuda: the device is a GPU.
         begun: weights have moved already, so that a lower rate can change anything.
+        fast_gb: GB (10^9 bytes) that the fast path planned with, 0 on a CPU; None on the plain path.
     """
     if trouble is troubles.OUT_OF_MEMORY:
-        return _smaller_evaluation(spec) if evaluating else _smaller_step(spec, cuda=cuda)
+        if evaluating:
+            return _smaller_evaluation(spec)
+        return _smaller_step(spec, cuda=cuda) if fast_gb is None else _smaller_fast_path(fast_gb, taken)
     if trouble.row == "E6":
         return _gentler(spec, taken) if begun else None
     times = sum(remedy["action"] == trouble.name for remedy in taken)
@@ -89,6 +104,16 @@ def _smaller_evaluation(spec: TrainingSpec) -> Remedy | None:
         return None
     tried = (f"evaluations take {rows} rows at a time", f"评估时每次只算 {rows} 行")
     return Remedy("smaller_evaluation", {"per_device_eval_batch_size": rows}, tried)
+
+
+def _smaller_fast_path(planned_gb: float, taken: Sequence[Taken]) -> Remedy:
+    """Let the fast path plan with less; at last leave it. Its passes do not depend on the micro-batch."""
+    times = sum(remedy["action"] == "smaller_budget" for remedy in taken)
+    if not planned_gb or times >= _SMALLER_BUDGETS:
+        return Remedy("plain_path", {"fast_path": "off"}, ("the plain path is taken", "改用普通训练路径"))
+    budget = round(planned_gb * _BUDGET_SHARE, 2)
+    tried = (f"the fast path plans with {budget:g} GB", f"快速路径按 {budget:g} GB 显存重新规划")
+    return Remedy("smaller_budget", {"vram_budget_gb": budget}, tried)
 
 
 def _smaller_step(spec: TrainingSpec, *, cuda: bool) -> Remedy | None:

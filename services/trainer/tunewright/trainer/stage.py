@@ -26,6 +26,7 @@ from tunewright.trainer.base import (
 from tunewright.trainer.data import load_dataset
 from tunewright.trainer.device import Device, pick_device
 from tunewright.trainer.encoding import Encoded, Encoder, Example
+from tunewright.trainer.fast.planning import fast_path
 from tunewright.trainer.golden import golden_answers
 from tunewright.trainer.loop import Loop, PreferenceTrainer, SupervisedTrainer, training_arguments
 from tunewright.trainer.preference import PreferenceEncoder
@@ -33,6 +34,9 @@ from tunewright.trainer.progress import RunProgress
 from tunewright.trainer.raw_text import TextEncoder
 from tunewright.trainer.spec import TrainingSpec
 from tunewright.trainer.watch import Watch
+
+_SPEED_ALONE = ("fast_path", "vram_budget_gb")
+"""Settings that change no result beyond rounding: a run may go on with others."""
 
 
 def run(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, report: Reporter) -> Manifest:
@@ -192,8 +196,13 @@ def _trainer(
     by_length = sorted(held_out.examples, key=lambda example: -len(example.input_ids))
     if spec.optim == "paged_adamw_8bit" and device.type == "cpu":
         report.event("optimizer", "a CPU has nothing to page from: adamw_8bit is used", severity=Severity.WARNING)
+    fast = fast_path(model, spec, device, max(len(example.input_ids) for example in train.examples), report)
     arguments = training_arguments(
-        spec, device, report.checkpoints, _steps(spec, len(rows)), evaluate=bool(held_out.examples)
+        _in_one(spec) if fast else spec,
+        device,
+        report.checkpoints,
+        _steps(spec, len(rows)),
+        evaluate=bool(held_out.examples),
     )
     cls = PreferenceTrainer if spec.objective == "dpo" else SupervisedTrainer
     trainer = cls(
@@ -203,6 +212,7 @@ def _trainer(
         places=_places(train.examples),
         keep_checkpoints=spec.save_total_limit,
         loraplus_lr_ratio=spec.loraplus_lr_ratio,
+        fast=fast,
         model=model,
         args=arguments,
         train_dataset=rows,
@@ -211,6 +221,11 @@ def _trainer(
     )
     trainer.add_callback(Watch(trainer, spec, device))
     return trainer
+
+
+def _in_one(spec: TrainingSpec) -> TrainingSpec:
+    """Return the spec with the rows of an optimizer step in one batch: the fast path splits it by tokens itself."""
+    return spec.model_copy(update={"per_device_train_batch_size": spec.batch_rows, "gradient_accumulation_steps": 1})
 
 
 def _take_best(trainer: Loop, report: Reporter) -> None:
@@ -263,7 +278,8 @@ def _places(examples: list[Example]) -> dict[tuple[int, ...], str]:
 
 def _fingerprint(spec: TrainingSpec, train: Encoded, held_out: Encoded, inputs: Mapping[str, Path]) -> str:
     """Return the SHA-256 of what a checkpoint must have in common with the run that goes on from it."""
-    digest = hashlib.sha256(canonical_json(spec.canonical()))
+    settings = {name: value for name, value in spec.canonical().items() if name not in _SPEED_ALONE}
+    digest = hashlib.sha256(canonical_json(settings))
     for example in (*train.examples, *held_out.examples):
         digest.update(canonical_json([example.input_ids, example.labels, list(example.rejected_ids)]))
     weights = sorted((path.name, path.stat().st_size) for path in inputs["base"].glob("*.safetensors"))

@@ -1,0 +1,54 @@
+"""Whole runs: the fast path learns what the plain one learns, and one goes on where the other was killed."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trainer.conftest import Trained, letters, train, write_dataset
+from tests.trainer.test_resume import go, losses, prepare
+
+EXACT: dict[str, Any] = {
+    "lora_dropout": 0.0, "bnb_4bit_compute_dtype": "float32", "optim": "adamw_torch", "eval_steps": 5,
+    "early_stopping_patience": 0,
+}  # fmt: skip
+
+
+def evaluations(result: Trained) -> list[float]:
+    return [entry["eval_loss"] for entry in result.report.steps if "eval_loss" in entry]
+
+
+@pytest.mark.parametrize("values", [{}, {"packing": True, "max_length": 64}])
+def test_a_run_learns_what_the_plain_path_learns(tmp_path: Path, values: dict[str, Any]) -> None:
+    dataset = write_dataset(tmp_path / "d", letters(7), letters(8))
+    results = [
+        train(tmp_path / path, dataset, fast_path=path, max_steps=10, **EXACT, **values) for path in ("on", "off")
+    ]
+    fast, plain = (
+        [entry[figure] for entry in each.report.steps if "loss" in entry for figure in ("loss", "grad_norm")]
+        for each in results
+    )
+    assert len(fast) == 20
+    assert fast == pytest.approx(plain, rel=2e-3)
+    assert evaluations(results[0]) == pytest.approx(evaluations(results[1]), rel=2e-3)
+    assert results[0].manifest.metrics["tokens"] == results[1].manifest.metrics["tokens"]
+
+
+@pytest.mark.parametrize(("first", "then"), [("on", "off"), ("off", "on")])
+def test_a_killed_run_goes_on_on_the_other_path(tmp_path: Path, first: str, then: str) -> None:
+    values = {**EXACT, "max_steps": 8, "eval_steps": 4, "save_steps": 3, "logging_steps": 1}
+    folders = {name: prepare(tmp_path / name, **values, fast_path=then) for name in ("whole", "killed")}
+    assert go(folders["whole"])[0] == 0
+    spec = folders["killed"] / "spec.json"
+    spec.write_text(json.dumps({**json.loads(spec.read_text()), "fast_path": first}), encoding="utf-8")
+    assert go(folders["killed"], "checkpoint", 3)[0] == -signal.SIGKILL
+    spec.write_text(json.dumps({**json.loads(spec.read_text()), "fast_path": then}), encoding="utf-8")
+    status, said = go(folders["killed"])
+    assert status == 0
+    assert "resume" in said["events"]
+    whole, killed = (losses(folder) for folder in folders.values())
+    assert [entry.keys() for entry in killed] == [entry.keys() for entry in whole]
+    for found, wanted in zip(killed, whole, strict=True):
+        assert list(found.values()) == pytest.approx(list(wanted.values()), rel=5e-3)
