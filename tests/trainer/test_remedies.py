@@ -61,7 +61,12 @@ def test_a_step_that_gives_no_numbers_is_rolled_back_at_half_the_rate_and_told_i
     assert remedy["settings"] == {"learning_rate": 5e-3, "max_grad_norm": 0.5}
     assert sorted(remedy["rows"]) == [f"train.jsonl:{n}" for n in range(1, 9)]
     (text,) = [message for kind, message, _ in result.report.events if kind == "remedy"]
-    for part in ("the loss is not a number", "learning_rate 0.005", "损失变成了 NaN", "learning_rate 降为 0.005"):
+    for part in (
+        "whose gradient is no number",
+        "learning_rate 0.005",
+        "损失或梯度变成了 NaN",
+        "learning_rate 降为 0.005",
+    ):
         assert part in text
     rates = {entry["step"]: entry["learning_rate"] for entry in result.report.steps if "loss" in entry}
     assert rates[5] == pytest.approx(rates[4] / 2 * 0.8, rel=0.15)  # half of it, further along the cosine

@@ -203,6 +203,18 @@ class Loop(Trainer):
             where = f"whose update left weights that are no numbers, in the rows {_listed(rows)}"
             raise Unstable("not_a_number", self.state.global_step, math.nan, rows, where)
 
+    def _clip_grad_norm(self, model: Any) -> Any:  # noqa: ANN401 - transformers' signature
+        """Clip the gradient; raise before the optimizer sees one that is no number.
+
+        bitsandbytes' optimizers pass over such a gradient on a GPU, so that neither weights nor losses would show it.
+        """
+        norm: Any = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call] # their own
+        if not math.isfinite(float(norm)):
+            rows = self._rows(self._passes)
+            where = f"whose gradient is no number, in the rows {_listed(rows)}"
+            raise Unstable("not_a_number", self.state.global_step + 1, self._step_loss, rows, where)
+        return norm
+
     def _raise_not_a_number(self, loss: float) -> None:
         step = self.state.global_step + 1
         if adapters.all_finite(self.model):

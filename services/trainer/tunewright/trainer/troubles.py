@@ -88,7 +88,7 @@ MODULES = Trouble(
 )  # fmt: skip
 NOT_A_NUMBER = Trouble(
     "E6", "not_a_number",
-    ("the loss is not a number", "损失变成了 NaN 或无穷大"),
+    ("a loss or a gradient is not a number", "损失或梯度变成了 NaN 或无穷大"),
     ("Look at the rows named; lower learning_rate (5e-5) and max_grad_norm (0.5).",
      "请检查所列的数据行，并降低 learning_rate（5e-5）和 max_grad_norm（0.5）。"),
     Refused,
