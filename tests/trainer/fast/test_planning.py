@@ -47,7 +47,7 @@ def test_nothing_is_computed_twice_where_that_was_asked_for() -> None:
 def test_what_it_does_not_know_takes_the_plain_path_and_says_so(
     tmp_path: Path, values: dict[str, Any], reason: str
 ) -> None:
-    trainer, _ = set_up(tmp_path, write_dataset(tmp_path / "d", letters(4)), **values)
+    trainer, _ = set_up(tmp_path, write_dataset(tmp_path / "d", letters(4)), fast_path="auto", **values)
     assert trainer.fast is None
     (event,) = trainer.report.of_type("fast_path")
     assert (event["fast"], event["reason"]) == (False, reason)
@@ -60,8 +60,8 @@ def test_on_a_cpu_it_is_taken_when_asked_for_and_can_be_turned_off(tmp_path: Pat
     (event,) = trainer.report.of_type("fast_path")
     assert event["fast"]
     assert trainer.args.per_device_train_batch_size == 4
-    trainer, _ = set_up(tmp_path, dataset)
+    trainer, _ = set_up(tmp_path, dataset, fast_path="auto")
     assert (trainer.fast is not None) is (trainer.args.device.type == "cuda")
-    trainer, _ = set_up(tmp_path, dataset, fast_path="off")
+    trainer, _ = set_up(tmp_path, dataset)
     assert trainer.fast is None
     assert trainer.report.of_type("fast_path") == []
