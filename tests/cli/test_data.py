@@ -48,3 +48,22 @@ def test_what_cannot_be_looked_at_is_told_by_the_stage(tmp_path: Path) -> None:
     empty = tunewright("data", "inspect", str(tmp_path / "empty.jsonl"))
     assert empty.returncode == 1
     assert "data preparation failed" in empty.stderr
+
+
+def test_a_folder_that_is_no_prepared_dataset_is_told_with_file_and_line(tmp_path: Path) -> None:
+    rows = [{"id": "a", "messages": [{"role": "user", "content": "Hi"}], "chosen": "Hello!", "rejected": "What."}]
+    lines = [json.dumps(row) for row in rows]
+    for name, content in (("good", lines), ("broken", [*lines, '{"id": 7']), ("raw", ['{"text": "no id"}'])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.jsonl").write_text("\n".join(content) + "\n", encoding="utf-8")
+    good = str(tmp_path / "good")
+    for name, problem in (
+        ("broken", "train.jsonl:2 is no row of a prepared dataset"),
+        ("raw", "train.jsonl:1 is no row of a prepared dataset"),
+        ("none", "holds no train.jsonl"),
+        ("good", "report.json is no report of data preparation"),
+    ):
+        told = tunewright("data", "diff", good, str(tmp_path / name))
+        assert told.returncode == 1
+        assert problem in " ".join(told.stderr.split())
+        assert "Traceback" not in told.stderr

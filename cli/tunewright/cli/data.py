@@ -149,17 +149,34 @@ def _rows(folder: Path) -> dict[str, tuple[str, str]]:
     for side in _SIDES:
         if (folder / side).is_file():
             with (folder / side).open(encoding="utf-8") as file:
-                for line in file:
-                    row = json.loads(line)
-                    text = " → ".join(message["content"] for message in row.get("messages", [])) or row.get("text", "")
-                    found[row["id"]] = (side, " ".join(text.split())[:100])
+                for number, line in enumerate(file, 1):
+                    try:
+                        row = json.loads(line)
+                        found[row["id"]] = (side, " ".join(_text(row).split())[:100])
+                    except (ValueError, KeyError, TypeError) as error:
+                        problem = f"{folder / side}:{number} is no row of a prepared dataset"
+                        raise CliError(problem, remedy="Name the folder of a prepared dataset.") from error
     return found
+
+
+def _text(row: dict[str, Any]) -> str:
+    """Return all texts of a row, whatever its kind."""
+    said = [message["content"] for message in row.get("messages", [])]
+    return " → ".join([*said, *(row[name] for name in ("text", "chosen", "rejected") if name in row)])
 
 
 def _changed_settings(one: Path, other: Path) -> list[str]:
     """Return one line for each setting of the preparation that differs."""
-    old, new = (_flat(json.loads((folder / "report.json").read_bytes())["spec"]) for folder in (one, other))
+    old, new = (_flat(_settings(folder / "report.json")) for folder in (one, other))
     return [f"{key}: {old.get(key)} → {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)]
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())["spec"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CliError(f"{path} is no report of data preparation", remedy="Prepare the data again.") from error
+    return found
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

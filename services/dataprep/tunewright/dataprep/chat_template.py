@@ -123,6 +123,7 @@ class _Generation(Extension):
     tags = {"generation"}  # noqa: RUF012 - jinja2's own way to name them
 
     def parse(self, parser: Parser) -> nodes.CallBlock:
+        """Return the block's node; its body is what stands up to the end tag."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         block = nodes.CallBlock(self.call_method("_mark"), [], [], body)
