@@ -144,6 +144,29 @@ def test_a_killed_worker_is_told_as_want_of_memory_and_takes_the_others_with_it(
     assert children() == set()
 
 
+def answer_at_length(_: int) -> bytes:
+    return b"x" * (32 << 20)
+
+
+def test_a_worker_killed_in_the_middle_of_its_answer_holds_nobody_up() -> None:
+    def kill_one() -> None:
+        time.sleep(1)  # by now the pipe is full and the worker waits with the rest
+        os.kill(min(children()), signal.SIGKILL)
+
+    with pytest.raises(OutOfResources, match="killed"), Forked(answer_at_length, 2) as workers:
+        list(workers.ordered(range(20), kill_one))
+    assert children() == set()
+
+
+def return_what_cannot_travel(_: int) -> object:
+    return lambda: None
+
+
+def test_a_result_that_cannot_leave_the_worker_is_an_error_and_no_hang() -> None:
+    with pytest.raises(TypeError, match="cannot leave it"), Forked(return_what_cannot_travel, 2) as workers:
+        list(workers.ordered(range(20), nothing))
+
+
 def test_a_wish_to_stop_is_heard_while_every_worker_is_busy() -> None:
     reporter = Stopping(lambda: bool(children()))
     with pytest.raises(Interrupted), Forked(sleep_long, 2) as workers:
