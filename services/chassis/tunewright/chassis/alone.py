@@ -4,6 +4,7 @@ The same function that the service runs, for debugging, scripts and benchmarks. 
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser, stages: Mapping[str, Stage]) 
         "--runtime", action="append", default=[], metavar="KEY=VALUE", help="YAML value, such as an endpoint"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new folder for the artifact")
+    parser.add_argument("--events", choices=["text", "json"], default="text", help="how events are told, on stderr")
     parser.add_argument("--stage", choices=list(stages), default=next(iter(stages)))
 
 
@@ -50,7 +52,8 @@ def run(arguments: argparse.Namespace, stages: Mapping[str, Stage]) -> None:
         if not folder.is_dir():
             raise InvalidSpec(f"--input {name}: {folder} is no folder", remedy="Name the folder that holds the files.")
     output.mkdir(parents=True, exist_ok=True)
-    reporter = StageReporter(_print, output.with_name(output.name + ".checkpoints"), None, runtime)
+    tell = _print_json if arguments.events == "json" else _print
+    reporter = StageReporter(tell, output.with_name(output.name + ".checkpoints"), None, runtime)
     reporter.stop_on_signals()
     try:
         draft = run_stage(stage.function, spec, folders, output, reporter)
@@ -58,11 +61,15 @@ def run(arguments: argparse.Namespace, stages: Mapping[str, Stage]) -> None:
         raise foreign(error) from error
     manifest = seal(draft, output, {})
     write_atomically(output / "manifest.json", manifest.to_json())
-    _print({"severity": "info", "message": f"{manifest.ref} in {output}"})
+    reporter.event("sealed", f"{manifest.ref} in {output}")
 
 
 def _print(event: dict[str, Any]) -> None:
     print(f"{event['severity']}: {event['message']}", file=sys.stderr, flush=True)  # noqa: T201 - its terminal
+
+
+def _print_json(event: dict[str, Any]) -> None:
+    print(json.dumps(event), file=sys.stderr, flush=True)  # noqa: T201 - for the program that reads it
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -37,7 +37,8 @@ def main(service: str, *, settings: type[ServiceSettings], stages: Mapping[str, 
         else:
             serve(service, read_settings(settings), stages, register)
     except TunewrightError as error:
-        sys.exit(f"{service}: {error.message}\n{service}: {error.remedy}")
+        places = [f"{service}: {place.field}: {place.description}" for place in error.violations]
+        sys.exit("\n".join([f"{service}: {error.message}", *places, f"{service}: {error.remedy}"]))
 
 
 def serve(service: str, settings: ServiceSettings, stages: Mapping[str, Stage], register: Register) -> None:

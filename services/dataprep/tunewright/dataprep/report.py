@@ -29,6 +29,7 @@ from tunewright.dataprep.tally import (
     NEAR_DUPLICATE,
     NOT_MIXED,
     REASONS,
+    REMEDIES,
     SEMANTIC_DUPLICATE,
     UNFIT,
     UNREADABLE,
@@ -97,6 +98,7 @@ def build_report(
         "funnel": _funnel(tally),
         "file_count": len(tally.files),
         "files": [_file(file, by_file[number]) for number, file in enumerate(tally.files[:_MOST_FILES])],
+        "unreadable": _unreadable(tally),
         "lengths": _lengths(rows, kept, tally),
         "languages": exhibits.languages_of(rows, kept),
         "near_duplicates": exhibits.near_duplicates(rows, found),
@@ -133,6 +135,21 @@ def _contamination(spec: DataprepSpec, tally: Tally, tests: Table | None) -> dic
         "tests": found.document(tests) if tests is not None else [],
         "examples": found.examples,
     }
+
+
+def _unreadable(tally: Tally) -> list[dict[str, Any]]:
+    """Return the first rows that cannot be read: where, what is wrong, what to do."""
+    return [
+        {
+            "file": one.source.name,
+            "line": one.line,
+            "field": one.problem.field,
+            "reason": one.problem.reason,
+            "what": excerpt(one.problem.description),
+            "remedy": REMEDIES[one.problem.reason],
+        }
+        for one in tally.counts.unread
+    ]
 
 
 def _setting(name: str, settings: Mapping[str, Any]) -> str:
@@ -180,6 +197,7 @@ def _file(file: FileTally, kept: int) -> dict[str, Any]:
         "encoding_confidence": file.layout.confidence,
         "shape": file.recognition.shape.value,
         "fields": fields,
+        "mapping": {ours: excerpt(theirs, chars=_NAME_CHARS) for ours, theirs in file.recognition.mapping},
         "rows": file.rows,
         "counted_in": f"{file.layout.unit}s",
         "unreadable": file.unreadable,

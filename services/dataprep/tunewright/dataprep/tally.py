@@ -6,6 +6,7 @@ The sum always holds: rows in = rows out + rows dropped, by reason. Knows nothin
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,12 +53,37 @@ GLOBAL = {
 }
 """Reason → words, for rows that are dropped because of other rows."""
 REASONS = {**UNREADABLE, **UNFIT, **GLOBAL}
+REMEDIES = {
+    "invalid_json": "Write one JSON value a line, quotes and line breaks inside it escaped.",
+    "not_an_object": "Write an object with named fields: {…}.",
+    "missing_field": "Give the field, or map it by `fields` in the recipe.",
+    "wrong_type": "Write text there.",
+    "unsupported_role": "Name the role system, user or assistant, or leave the row out.",
+    "unsupported_content": "Leave out what is not text.",
+    "wrong_order": "Let user and assistant take turns.",
+    "no_answer": "End the conversation with the assistant's answer, or leave the row out.",
+    "line_too_long": "Cut the row into several.",
+    "invalid_encoding": "Save the file in one encoding, best UTF-8, or name it by `reading.encoding`.",
+    "wrong_columns": "Put text that holds the delimiter or a line break in quotes.",
+    "invalid_csv": "Close the quote that is open on this row.",
+    "invalid_html": "Save the document as text or as whole HTML.",
+    "no_shared_prompt": "Give `prompt` apart, or begin both answers with the same messages.",
+}
+"""Reason → what to do about it, of every reason in `UNREADABLE`."""
 
 _EXAMPLES = 4
 _VIOLATIONS = 20
 _PLACES = 20
 _RAW_CHARS = EXCERPT_CHARS + 20_000
 """Characters of an unreadable row that are looked at: a secret that begins in the piece shown is seen whole."""
+
+
+class Unread(NamedTuple):
+    """A row that cannot be read, and why."""
+
+    source: Source
+    line: int
+    problem: Problem
 
 
 @dataclass(slots=True)
@@ -78,7 +104,8 @@ class Counts:
     """Kind of personal data → places masked."""
     drop_examples: dict[str, list[Example]] = field(default_factory=dict)
     change_examples: dict[str, list[Change]] = field(default_factory=dict)
-    violations: list[Violation] = field(default_factory=list)
+    unread: list[Unread] = field(default_factory=list)
+    """The first of them."""
     unreadable_lines: list[int] = field(default_factory=list)
     """The first of them."""
     lengths: NDArray[np.int64] = field(default_factory=lambda: np.zeros((2, histograms.BARS), np.int64))
@@ -105,8 +132,8 @@ class Counts:
         self.unreadable += 1
         if len(self.unreadable_lines) < _PLACES:
             self.unreadable_lines.append(line.number)
-        if len(self.violations) < _VIOLATIONS:
-            self.violations.append(as_violation(source, line.number, problem))
+        if len(self.unread) < _VIOLATIONS:
+            self.unread.append(Unread(source, line.number, problem))
         if not self.wants_example(problem.reason):
             self.drop(problem.reason)
             return
@@ -144,7 +171,12 @@ class Counts:
         for rule, changes in other.change_examples.items():
             held = self.change_examples.setdefault(rule, [])
             held += changes[: _EXAMPLES - len(held)]
-        self.violations += other.violations[: _VIOLATIONS - len(self.violations)]
+        self.unread += other.unread[: _VIOLATIONS - len(self.unread)]
+
+    @property
+    def violations(self) -> list[Violation]:
+        """The first rows that cannot be read, with their places."""
+        return [as_violation(*one) for one in self.unread]
 
 
 @dataclass(slots=True)
