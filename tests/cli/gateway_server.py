@@ -28,6 +28,8 @@ class Script:
     """Rows of the dataset's held-out file."""
     manifests: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Artifact reference → metrics of its manifest."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Path below /v1/artifacts/, such as `datasets/aa…/files/train.jsonl` → content."""
     state: str = "succeeded"
     failure: dict[str, Any] | None = None
 
@@ -72,10 +74,14 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if url.path.endswith("/events"):
             self._events(int(parse_qs(url.query).get("after", ["0"])[0]))
+        elif url.path.removeprefix("/v1/artifacts/") in self.script.files:
+            self._body(self.script.files[url.path.removeprefix("/v1/artifacts/")], 200)
         elif url.path.endswith("/files/validation.jsonl"):
             self._body("\n".join(json.dumps(row) for row in self.script.validation).encode(), 200)
         elif url.path.startswith("/v1/artifacts/"):
-            self._json({"metrics": self.script.manifests.get(url.path.removeprefix("/v1/artifacts/"), {})})
+            reference = url.path.removeprefix("/v1/artifacts/")
+            files = [{"path": path.rpartition("/")[2]} for path in self.script.files if path.startswith(reference)]
+            self._json({"metrics": self.script.manifests.get(reference, {}), "files": files})
         elif url.path == "/v1/models":
             self._json({"data": [{"id": "bot", "created": 1, "owned_by": "tunewright"}]})
         elif url.path == "/v1/runs":

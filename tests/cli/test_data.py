@@ -8,6 +8,7 @@ from tunewright.cli.inspecting import ALLOWED_UNREADABLE
 from tunewright.cli.inspection_view import histogram
 from tunewright.dataprep.spec import DataprepSpec
 
+_NOTHING = "0 rows added, 0 removed, 0 changed, 0 moved to the other side, 0 settings"
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny_model"
 
 
@@ -37,10 +38,10 @@ def test_a_raw_file_is_looked_at_and_a_second_look_differs_by_the_rows_added(tmp
     assert audit["checked"]["rows"] == audit["checked"]["rows_that_learn_to_end"] == 33
     compared = tunewright("data", "diff", str(tmp_path / "one"), str(tmp_path / "two"))
     assert compared.returncode == 1
-    assert compared.stdout.startswith("3 rows added, 0 removed")
+    assert compared.stdout.startswith("3 rows added, 0 removed, 0 changed, ")
     assert "seed: 0 → 1" in compared.stdout
     same = tunewright("data", "diff", str(tmp_path / "one"), str(tmp_path / "one"))
-    assert (same.returncode, same.stdout) == (0, "0 rows added, 0 removed, 0 changed sides, 0 settings\n")
+    assert (same.returncode, same.stdout) == (0, f"{_NOTHING}\n")
 
 
 def test_what_cannot_be_looked_at_is_told_by_the_stage(tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ def test_a_folder_that_is_no_prepared_dataset_is_told_with_file_and_line(tmp_pat
     for name, problem in (
         ("broken", "train.jsonl:2 is no row of a prepared dataset"),
         ("raw", "train.jsonl:1 is no row of a prepared dataset"),
-        ("none", "holds no train.jsonl"),
+        ("none", "none is no folder"),
         ("good", "report.json is no report of data preparation"),
     ):
         told = tunewright("data", "diff", good, str(tmp_path / name))

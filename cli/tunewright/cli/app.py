@@ -28,6 +28,7 @@ from tunewright.cli.data_files import DataFiles
 from tunewright.cli.doctor import report as doctor_report
 from tunewright.cli.endpoint import find_endpoint, local_stack
 from tunewright.cli.errors import CliError
+from tunewright.cli.options import ApiKey, Directory, Url
 from tunewright.cli.recipe import Recipe, Sent, load_recipe
 from tunewright.cli.stack import commands as stack_commands
 from tunewright.cli.stack.credentials import bootstrap as bootstrap_credentials
@@ -43,16 +44,6 @@ app = typer.Typer(
 )
 
 app.add_typer(data_app)
-
-Url = Annotated[str | None, typer.Option("--url", envvar="TUNEWRIGHT_URL", help="Gateway; else the local stack's.")]
-ApiKey = Annotated[
-    str | None,
-    typer.Option("--api-key", envvar="TUNEWRIGHT_API_KEY", help="Key; else the local stack's.", show_envvar=True),
-]
-Directory = Annotated[
-    Path | None,
-    typer.Option("--dir", envvar="TUNEWRIGHT_STACK_DIR", help=f"Stack's folder; else the nearest {DEFAULT}."),
-]
 
 
 @app.command()

@@ -104,6 +104,23 @@ class Gateway:
             ) from error
         return str(answer["id"])
 
+    def download(self, path: str, target: Path) -> None:
+        """Write what lies at a path into a file.
+
+        Raises:
+            CliError: the gateway does not answer; ApiError: it refuses.
+        """
+        try:
+            with (
+                self._http.stream("GET", path, timeout=httpx.Timeout(600, connect=5)) as response,
+                target.open("wb") as file,
+            ):
+                _raise_for_refusal(response)
+                for data in response.iter_bytes():
+                    file.write(data)
+        except httpx.HTTPError as error:
+            raise self._unreachable(str(error)) from error
+
     def check(self, recipe: Mapping[str, Any]) -> None:
         """Let the gateway look for unknown fields and wrong types before anything is uploaded.
 

@@ -1,24 +1,31 @@
-"""`tunewright data`: look at raw files, or compare two prepared datasets, without any stack.
+"""`tunewright data`: look at raw files, or compare two prepared datasets.
 
-Reads options and prints; `inspecting.py` does the work, `inspection_view.py` shows it.
+Reads options and prints. `inspecting.py` and `comparing.py` do the work, `inspection_view.py` and `difference_view.py`
+show it.
 """
 
 import json
 import sys
+import tempfile
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.markup import escape
 
+from tunewright.cli import difference_view
+from tunewright.cli.client import Gateway
+from tunewright.cli.comparing import compare
 from tunewright.cli.console import make_console
+from tunewright.cli.datasets import open_dataset
+from tunewright.cli.endpoint import find_endpoint
 from tunewright.cli.errors import CliError
 from tunewright.cli.inspecting import inspect_paths
 from tunewright.cli.inspection_view import show
+from tunewright.cli.options import ApiKey, Directory, Url
 
-app = typer.Typer(name="data", help="Look at raw files and datasets; needs no stack.", no_args_is_help=True)
-_SHOWN = 5
-_SIDES = ("train.jsonl", "validation.jsonl")
+app = typer.Typer(name="data", help="Look at raw files, compare datasets.", no_args_is_help=True)
 
 
 @app.command()
@@ -47,65 +54,29 @@ def inspect(
 
 @app.command()
 def diff(
-    one: Annotated[Path, typer.Argument(help="Folder of a prepared dataset.")],
-    other: Annotated[Path, typer.Argument(help="Folder of another.")],
+    one: Annotated[
+        str, typer.Argument(metavar="A", help="Folder of a dataset, datasets/ID of a stack, or a run's id.")
+    ],
+    other: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,  # noqa: FBT002 - typer's form of a flag
+    url: Url = None,
+    api_key: ApiKey = None,
+    directory: Directory = None,
 ) -> None:
     """Say which rows and settings differ; exit code 1 if any do."""
-    console = make_console()
-    old, new = _rows(one), _rows(other)
-    gone, come = old.keys() - new.keys(), new.keys() - old.keys()
-    moved = sum(old[key][0] != new[key][0] for key in old.keys() & new.keys())
-    settings = _changed_settings(one, other)
-    console.print(f"{len(come):,} rows added, {len(gone):,} removed, {moved:,} changed sides, {len(settings)} settings")
-    for sign, keys, rows in (("+", come, new), ("-", gone, old)):
-        for key in sorted(keys)[:_SHOWN]:
-            console.print(f"  {sign} {escape(rows[key][1])}")
-    for line in settings:
-        console.print(f"  {escape(line)}")
-    if come or gone or moved or settings:
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+
+        @cache
+        def connect() -> Gateway:
+            return stack.enter_context(Gateway(find_endpoint(url, api_key, directory)))
+
+        old, new = (open_dataset(name, scratch / side, connect) for name, side in ((one, "a"), (other, "b")))
+        found = compare(old, new)
+        if as_json:
+            told = difference_view.document(found, old, new)
+            sys.stdout.write(json.dumps(told, ensure_ascii=False, indent=2) + "\n")
+        else:
+            difference_view.show(found, old, new, make_console())
+    if found:
         raise typer.Exit(1)
-
-
-def _rows(folder: Path) -> dict[str, tuple[str, str]]:
-    """Return id → side and one line of text of every row."""
-    found = {}
-    if not (folder / _SIDES[0]).is_file():
-        raise CliError(f"{folder} holds no {_SIDES[0]}", remedy="Name the folder of a prepared dataset.")
-    for side in _SIDES:
-        if (folder / side).is_file():
-            with (folder / side).open(encoding="utf-8") as file:
-                for number, line in enumerate(file, 1):
-                    try:
-                        row = json.loads(line)
-                        found[row["id"]] = (side, " ".join(_text(row).split())[:100])
-                    except (ValueError, KeyError, TypeError) as error:
-                        problem = f"{folder / side}:{number} is no row of a prepared dataset"
-                        raise CliError(problem, remedy="Name the folder of a prepared dataset.") from error
-    return found
-
-
-def _text(row: dict[str, Any]) -> str:
-    """Return all texts of a row, whatever its kind."""
-    said = [message["content"] for message in row.get("messages", [])]
-    return " → ".join([*said, *(row[name] for name in ("text", "chosen", "rejected") if name in row)])
-
-
-def _changed_settings(one: Path, other: Path) -> list[str]:
-    """Return one line for each setting of the preparation that differs."""
-    old, new = (_flat(_settings(folder / "report.json")) for folder in (one, other))
-    return [f"{key}: {old.get(key)} → {new.get(key)}" for key in sorted(old | new) if old.get(key) != new.get(key)]
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_bytes())["spec"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CliError(f"{path} is no report of data preparation", remedy="Prepare the data again.") from error
-    return found
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
