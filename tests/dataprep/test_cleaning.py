@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from tunewright.dataprep.cleaning import RULES, clean_messages
 from tunewright.dataprep.cleaning import clean_text as clean_with
+from tunewright.dataprep.scanning import scan
 from tunewright.dataprep.shapes import Message
 from tunewright.dataprep.spec import Cleaning
 
@@ -140,6 +141,13 @@ MESSY = st.lists(st.one_of(PIECES, PIECES, PIECES, st.text(max_size=5)), max_siz
 def test_cleaning_twice_is_cleaning_once(text: str) -> None:
     once, _ = clean_text(text)
     assert clean_text(once) == (once, set())
+
+
+@settings(max_examples=400, deadline=None)
+@given(text=MESSY, spec=st.sampled_from([Cleaning(), Cleaning(unicode="nfkc")]), is_answer=st.booleans())
+def test_rules_that_a_text_s_flags_rule_out_would_change_nothing(text: str, spec: Cleaning, *, is_answer: bool) -> None:
+    flags = int(scan([text])[0])
+    assert clean_with(text, spec, is_answer=is_answer, flags=flags) == clean_with(text, spec, is_answer=is_answer)
 
 
 CODE = st.lists(

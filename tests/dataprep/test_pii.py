@@ -92,3 +92,16 @@ def test_looking_only_where_digits_are_finds_what_looking_everywhere_does(text: 
 
 def _long(matches: Iterable[re.Match[str]]) -> list[str]:
     return [match[0] for match in matches if sum(map(str.isdigit, match[0])) >= 7]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.from_regex(finding._FORMS, fullmatch=True))
+def test_no_form_of_a_token_is_passed_over_for_lack_of_a_sign(token: str) -> None:
+    assert finding._may_hold_secret(token)
+
+
+@pytest.mark.parametrize(
+    "text", ["API_KEY: x", "to\u212aen=x", "\u017fecret: x", "http://a:b@c", "-----BEGIN PRIVATE KEY-----"]
+)
+def test_named_secrets_logins_and_key_files_are_not_passed_over_either(text: str) -> None:
+    assert finding._may_hold_secret(text)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunewright.dataprep import measuring, mojibake, rules
+from tunewright.dataprep.scanning import MOJIBAKE, scan
 from tunewright.dataprep.shapes import Message
 from tunewright.dataprep.spec import DataprepSpec
 
@@ -134,6 +135,21 @@ def test_languages_are_told_by_script_or_model_and_unsure_rows_stay() -> None:
 def test_chinese_that_was_read_as_latin_comes_back(text: str) -> None:
     assert mojibake.repair(text.encode().decode("latin-1")) == text
     assert mojibake.repair(text.encode("gb2312").decode("latin-1")) == text
+
+
+BROKEN_OR_NOT = st.text("aé’ÃãÄºâ€œ\x80\x9f\xa0\xa1·вЂ℃ĂăА√∞├ñ中浠婂澶\n。", max_size=12)
+
+
+@settings(max_examples=2000, deadline=None)
+@given(BROKEN_OR_NOT)
+def test_a_text_that_mojibake_s_patterns_find_is_flagged(text: str) -> None:
+    found = mojibake.repair(text) != text or mojibake.is_lost(text)
+    assert not found or scan([text])[0] & MOJIBAKE
+
+
+def test_portuguese_russian_and_chinese_are_not_suspected_of_mojibake() -> None:
+    texts = ["A situação não é boa", "два вида", "卡尔·马克思", "é’s", "一个罕见的字：龘"]
+    assert [bool(flags & MOJIBAKE) for flags in scan(texts)] == [False, False, False, True, False]
 
 
 @pytest.mark.parametrize(

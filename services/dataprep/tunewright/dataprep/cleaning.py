@@ -7,11 +7,11 @@ twice is cleaning once. Knows nothing of files and counts.
 import functools
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tunewright.dataprep import mojibake
+from tunewright.dataprep import mojibake, scanning
 from tunewright.dataprep.boilerplate import asks_for_boilerplate, without_edges
 from tunewright.dataprep.code_spans import put_back, set_aside
 from tunewright.dataprep.html_text import html_to_text
@@ -40,6 +40,18 @@ _SUBJECTS = {"mojibake": "encodings", "boilerplate_lines": "boilerplate"}
 """Rule → what a row must not be about for the rule to change it."""
 EDGED = ANSWERS | {"rejected"}
 """Roles whose texts may have a web page's furniture around them: both answers of a pair are cleaned alike."""
+_FLAGS = {
+    "line_endings": scanning.LINE_ENDING,
+    "control_characters": scanning.CONTROL,
+    "mojibake": scanning.MOJIBAKE,
+    "invisible_characters": scanning.INVISIBLE,
+    "html": scanning.MARKUP,
+    "unicode": scanning.COMPOSABLE,
+    "trailing_space": scanning.SPACE,
+    "boilerplate_lines": scanning.BOILERPLATE,
+    "outer_space": scanning.SPACE,
+}
+"""Rule → the flag without which it leaves a text as it is; NFKC needs another one."""
 _MAX_ROUNDS = 50
 _CODE_MARK = re.compile("[\x01-\x05]")
 _UNUSUAL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b-\u200d\u2028\u2029\u2060\ufeff]")
@@ -66,15 +78,24 @@ class Cleaned:
     """True if it has markup that stayed because it is the row's subject."""
 
 
-def clean_messages(messages: list[Message], spec: Cleaning) -> Cleaned:
-    """Return the messages cleaned. System messages are cleaned like all others."""
+def clean_messages(messages: list[Message], spec: Cleaning, flags: Sequence[int] | None = None) -> Cleaned:
+    """Return the messages cleaned. System messages are cleaned like all others.
+
+    Args:
+        messages: of one row.
+        spec: which rules are on.
+        flags: of each message, of `scanning.scan`, so that only rules are tried that may change it; None tries all.
+    """
     texts = [message["content"] for message in messages]
     has_angle = spec.html and any("<" in text or "&" in text for text in texts)
     subject = _Subject(messages)
     cleaned: list[Message] = []
     fired: dict[str, int] = {}
     for index, message in enumerate(messages):
-        text, changed = clean_text(message["content"], spec, is_answer=message["role"] in EDGED, subject=subject)
+        own = None if flags is None else flags[index]
+        text, changed = clean_text(
+            message["content"], spec, is_answer=message["role"] in EDGED, subject=subject, flags=own
+        )
         for rule in sorted(changed):
             fired.setdefault(rule, index)
         cleaned.append({**message, "content": text} if changed else message)
@@ -108,21 +129,37 @@ class _Subject:
 
 
 def clean_text(
-    text: str, spec: Cleaning, *, is_answer: bool = False, subject: _Subject | None = None
+    text: str, spec: Cleaning, *, is_answer: bool = False, subject: _Subject | None = None, flags: int | None = None
 ) -> tuple[str, set[str]]:
-    """Return the text cleaned and the names of the rules that changed it."""
+    """Return the text cleaned and the names of the rules that changed it; `flags` as in `clean_messages`."""
     about = subject or _Subject([])
     fired: set[str] = set()
+    looked_for = cleaning_flags(spec, is_answer=is_answer)
     for _ in range(_MAX_ROUNDS):
+        if flags is not None and not flags & looked_for:
+            break
         before = text
         for name, rule in _rules_for(text, spec, about, is_answer=is_answer):
+            if flags is not None and not flags & _flag_of(name, spec):
+                continue
             changed = rule(text)
             if changed != text and not (name in _SUBJECTS and getattr(about, _SUBJECTS[name])):
                 fired.add(name)
                 text = changed
+                flags = None if flags is None else int(scanning.scan([text])[0])
         if text == before:
             break
     return text, fired
+
+
+def cleaning_flags(spec: Cleaning, *, is_answer: bool) -> int:
+    """Return the flags of which a text that cleaning changes has one."""
+    edges = scanning.BOILERPLATE if is_answer and spec.boilerplate_lines else 0
+    return scanning.CLEANING | edges | _flag_of("unicode", spec)
+
+
+def _flag_of(rule: str, spec: Cleaning) -> int:
+    return scanning.NON_ASCII if rule == "unicode" and spec.unicode == "nfkc" else _FLAGS[rule]
 
 
 def _rules_for(text: str, spec: Cleaning, about: _Subject, *, is_answer: bool) -> list[tuple[str, Rule]]:

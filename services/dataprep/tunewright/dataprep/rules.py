@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tunewright.dataprep import languages, measuring, quality, repetition, scanning
-from tunewright.dataprep.cleaning import ANSWERS, EDGED, RULES, clean_messages
+from tunewright.dataprep.cleaning import ANSWERS, EDGED, RULES, clean_messages, cleaning_flags
 from tunewright.dataprep.filters import Rejection, reject_answer, reject_raw, reject_size
 from tunewright.dataprep.pii.finding import KINDS
 from tunewright.dataprep.pii.masking import WORDS, mask
@@ -77,6 +77,11 @@ class _Texts:
             self.texts[place], self.encoded[place] = text, data
         self.flags[places] = self._scan(encoded)
 
+    def flags_of(self, number: int) -> list[int] | None:
+        """Return the flags of a row's texts; None where every rule is to look at them."""
+        first = int(self.starts[number])
+        return None if self._everywhere else self.flags[first : first + int(self.counts[number])].tolist()
+
     def role(self, place: int, rows: Sequence[list[Message]]) -> str:
         """Return the role of one text."""
         owner = int(self.owners[place])
@@ -123,12 +128,11 @@ def _by_row(texts: _Texts, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int6
 
 
 def _clean(texts: _Texts, spec: DataprepSpec, done: Treatment) -> None:
-    flags = scanning.CLEANING | (scanning.NON_ASCII if spec.cleaning.unicode == "nfkc" else 0)
-    places = texts.flagged(flags)
+    places = texts.flagged(cleaning_flags(spec.cleaning, is_answer=False))
     if spec.cleaning.boilerplate_lines:
         places += [place for place in texts.flagged(scanning.BOILERPLATE) if texts.role(place, done.rows) in EDGED]
     for number in sorted({int(texts.owners[place]) for place in places} - done.rejections.keys()):
-        cleaned = clean_messages(done.rows[number], spec.cleaning)
+        cleaned = clean_messages(done.rows[number], spec.cleaning, texts.flags_of(number))
         if cleaned.markup_left:
             done.markup_left.append(number)
         if cleaned.rules:

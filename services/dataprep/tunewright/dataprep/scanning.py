@@ -5,7 +5,6 @@ to do where one is set is not known here.
 """
 
 # ruff: noqa: E501 - tables and patterns, and Chinese characters, which count twice
-
 # ruff: noqa: PLR2004 - the numbers are bytes of UTF-8 and of ASCII, each explained where it is not plain
 
 import unicodedata
@@ -153,6 +152,8 @@ _LOWER = _lowered()
 _LITERAL, _LITERAL_END, _LITERAL_FLAG, _LITERAL_FIRST, _BEGINS = _literals()
 _COMMON = _common_characters()
 _COMPOSABLE = _composable_characters()
+_RARE_BYTES = 11
+"""From one unusual Chinese character to the next of three close together: itself, and two of four bytes at most."""
 _MOST_BETWEEN = 17
 """Bytes between two digits of one number: eleven spaces in what is named a phone, and more than parentheses take."""
 
@@ -214,7 +215,8 @@ def _scan_text(data: Bytes, start: int, end: int) -> int:  # noqa: C901, PLR0912
     flags = _ends_in_space(data, start, end)
     if end > start:
         flags |= _trigger(data, start, end)
-    piece, digits, first_digit, last_digit, rare = start, 0, start, start, 0
+    piece, digits, first_digit, last_digit = start, 0, start, start
+    last_rare = earlier_rare = start - _RARE_BYTES - 1
     index = start
     while index < end:
         byte = data[index]
@@ -256,9 +258,10 @@ def _scan_text(data: Bytes, start: int, end: int) -> int:  # noqa: C901, PLR0912
             width = 3
             if 0xE4 <= byte <= 0xE9:
                 flags |= NON_ASCII
-                rare = _rare(data, index, rare)
-                if rare & 1 and _bits(rare) >= 3:
-                    flags |= MOJIBAKE
+                if _is_unusual(data, index):
+                    if index - last_rare <= _RARE_BYTES and last_rare - earlier_rare <= _RARE_BYTES:
+                        flags |= MOJIBAKE
+                    earlier_rare, last_rare = last_rare, index
             else:
                 flags |= _three_bytes(data, index, end)
         elif kind == _LEAD4:
@@ -405,17 +408,33 @@ def _two_bytes(data: Bytes, index: int, end: int) -> int:
             flags |= SPACE
     if _COMPOSABLE[(np.int64(lead) & 31) << 6 | (np.int64(trail) & 63)]:
         flags |= COMPOSABLE
-    if index + 2 < end and data[index + 2] >= 0x80 and _starts_mojibake(lead, trail):
+    if index + 2 < end and _starts_mojibake(data, index, end):
         flags |= MOJIBAKE
     return flags
 
 
 @compiled
-def _starts_mojibake(lead: int, trail: int) -> bool:
-    """Return True for what the first byte of a UTF-8 sequence looks like in another encoding, and for Latin-1 pairs."""
-    latin = lead == 0xC3 or (lead == 0xC2 and trail >= 0xA1)
-    other = (lead == 0xC4 and trail == 0x82) or (lead == 0xD0 and trail == 0xB2)  # Ă and в
-    return latin or other
+def _starts_mojibake(data: Bytes, index: int, end: int) -> bool:
+    """Return True for what the first byte of a UTF-8 sequence looks like in another encoding, and for Latin-1 pairs.
+
+    After Latin letters stands what further bytes look like, or three more characters of Latin-1; after Ă Latin-1; after
+    в typographic signs or Ђ. So Portuguese and Russian words, and `·` before Chinese, are none.
+    """
+    lead, trail, following = data[index], data[index + 1], data[index + 2]
+    if lead in (0xC2, 0xC3):
+        if lead == 0xC3 and following in (0xC2, 0xC5, 0xC6, 0xCB, 0xE2):
+            return True
+        return index + 8 <= end and _is_latin(following) and _is_latin(data[index + 4]) and _is_latin(data[index + 6])
+    if lead == 0xC4 and trail == 0x82:
+        return _is_latin(following)
+    sign = following == 0xE2 or (following == 0xD0 and data[index + 3] == 0x82)
+    return bool(lead == 0xD0 and trail == 0xB2 and sign)
+
+
+@compiled
+def _is_latin(byte: int) -> bool:
+    """Return True for the first byte of U+0080 to U+00FF."""
+    return byte in (0xC2, 0xC3)
 
 
 @compiled
@@ -453,20 +472,10 @@ def _is_root_or_frame(second: int, third: int) -> bool:
 
 
 @compiled
-def _rare(data: Bytes, index: int, history: int) -> int:
-    """Return which of the last eight Chinese characters are unusual, a bit each."""
+def _is_unusual(data: Bytes, index: int) -> bool:
+    """Return True for an unusual Chinese character."""
     place = ((data[index] & 15) << 12 | (data[index + 1] & 63) << 6 | (data[index + 2] & 63)) - 0x4E00
-    unusual = 1 if place >= 0 and not _COMMON[place] else 0
-    return (history << 1 | unusual) & 0xFF
-
-
-@compiled
-def _bits(value: int) -> int:
-    count = 0
-    while value:
-        value &= value - 1
-        count += 1
-    return count
+    return bool(place >= 0 and not _COMMON[place])
 
 
 @compiled

@@ -190,7 +190,24 @@ def _is_north_american(number: str) -> bool:
     return checks.is_north_american(re.sub(r"\D", "", number)[-10:])
 
 
+_SIGNS = (
+    "A3T", "AKIA", "AGPA", "AIDA", "AROA", "ASIA", "LTAI", "AKID", "AIza", "ya29.", "ghp_", "gho_", "ghu_", "ghs_", "ghr_",
+    "github_pat_", "glpat-", "xox", "xapp-", "sk-", "hf_", "npm_", "pypi-", "_live_", "_test_", "whsec_", "SG.", "dop_v1_",
+    "eyJ", ":AA", "PRIVATE KEY", "://",
+)  # fmt: skip
+_NAMES = ("key", "token", "secret")
+"""All that `_SECRET` finds has one of `_SIGNS`, or one of these in any case: looking for them takes a tenth of its time."""
+
+
+def _may_hold_secret(text: str) -> bool:
+    lower = text.lower()
+    named = any(name in lower for name in _NAMES) or any(letter in text for letter in _FOLD_TO_ASCII)
+    return named or any(sign in text for sign in _SIGNS)
+
+
 def _secrets(text: str, _: Numbers) -> Iterator[tuple[int, int]]:
+    if not _may_hold_secret(text):
+        return
     for match in _SECRET.finditer(text):
         name = match.lastgroup or ""
         value = match[name]
