@@ -72,8 +72,8 @@ def test_what_is_wrong_with_the_yaml_is_told_with_its_line(tmp_path: Path, text:
         ("data:\n  - path: folder", "recipe.yaml:3: data.0.path: "),
         ("data:\n  - path: folder", "holds no data file: paper.pdf (no data by its name)"),
         (
-            "data:\n  - path: s3://bucket/rows/",
-            "recipe.yaml:3: data.0.path: files and folders of this machine are read",
+            "data:\n  - path: https://host/rows/",
+            "recipe.yaml:3: data.0.path: files and folders of this machine and s3://bucket/prefix/ are read",
         ),
         ("data:\n  - path: 5", "recipe.yaml:3: data.0.path: the path of a file or a folder is expected"),
     ],

@@ -5,7 +5,7 @@ Any failure ends as one red message with a remedy and an exit code other than 0,
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from tunewright.cli.data_files import DataFiles
 from tunewright.cli.doctor import report as doctor_report
 from tunewright.cli.endpoint import find_endpoint, local_stack
 from tunewright.cli.errors import CliError
+from tunewright.cli.objects import ObjectFiles, stack_store
 from tunewright.cli.options import ApiKey, Directory, Url
 from tunewright.cli.recipe import Recipe, Sent, load_recipe
 from tunewright.cli.stack import commands as stack_commands
@@ -149,7 +150,7 @@ def run(
     console = make_console()
     loaded = load_recipe(recipe)
     with Gateway(find_endpoint(url, api_key, directory)) as gateway:
-        started = submit(gateway, loaded, console)
+        started = submit(gateway, loaded, console, stack_store(local_stack(directory)))
         if detach:
             console.print(started["id"])
             return
@@ -232,13 +233,21 @@ def chat(
             conversation.ask(sys.stdin.read() if message == "-" else message, console)
 
 
-def submit(gateway: Gateway, recipe: Recipe, console: Console) -> dict[str, Any]:
+def submit(
+    gateway: Gateway, recipe: Recipe, console: Console, store: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Upload a recipe's files and start its run; what the gateway finds wrong is told with the recipe's lines.
+
+    Args:
+        gateway: where the run goes.
+        recipe: what to run.
+        console: where progress is shown.
+        store: variables that tell of the object store, for `s3://` where the environment does not.
 
     Raises:
         CliError: a file is missing, or the gateway refuses.
     """
-    uploads = recipe.uploads()
+    uploads = recipe.uploads(store)
     with _by_line(recipe):
         gateway.check(recipe.values)
     for _, found in uploads:
@@ -249,15 +258,17 @@ def submit(gateway: Gateway, recipe: Recipe, console: Console) -> dict[str, Any]
         return gateway.submit(sent.values)
 
 
-def _upload(gateway: Gateway, uploads: list[tuple[int, DataFiles]], console: Console) -> dict[int, list[str]]:
+def _upload(
+    gateway: Gateway, uploads: list[tuple[int, DataFiles | ObjectFiles]], console: Console
+) -> dict[int, list[str]]:
     """Send all files; return the ids of each entry's."""
     ids: dict[int, list[str]] = {}
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         for index, found in uploads:
-            task = progress.add_task(f"uploading {escape(found.path.name)}", total=found.size_bytes)
+            task = progress.add_task(f"uploading {escape(found.name)}", total=found.size_bytes)
             advance = partial(progress.advance, task)
-            ids[index] = [gateway.upload(path, advance) for path in found.files]
+            ids[index] = [gateway.upload(path, advance) for path in found.local()]
     return ids
 
 

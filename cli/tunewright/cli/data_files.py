@@ -5,7 +5,7 @@ Knows endings of names, sizes and links; what stands in files is the data prepar
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tunewright.cli.errors import CliError
 
@@ -27,6 +27,20 @@ class DataFiles:
     skipped: list[str] = field(default_factory=list)
     """Path below the folder, and why it is left out."""
     is_folder: bool = False
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.path.name
+
+    @property
+    def count(self) -> int:
+        """How many files there are."""
+        return len(self.files)
+
+    def local(self) -> Iterator[Path]:
+        """Yield each file, as a file of this machine."""
+        yield from self.files
 
     @property
     def size_bytes(self) -> int:
@@ -67,17 +81,7 @@ def _below(folder: Path) -> DataFiles:
             skipped.append(f"{shown} ({why})")
         else:
             taken.append(path)
-    if not taken:
-        held = f": {', '.join(skipped[:8])}" if skipped else ""
-        raise CliError(
-            f"{folder} holds no data file{held}",
-            remedy=f"Known endings are {', '.join(sorted(DATA_ENDINGS))}, each also with .gz, .zst, .bz2 or .xz.",
-        )
-    if len(taken) > MAX_FILES:
-        raise CliError(
-            f"{folder} holds {len(taken):,} data files; a run takes {MAX_FILES:,}",
-            remedy="Join them: documents as rows with a `text` field in one JSON Lines file.",
-        )
+    checked(str(folder), len(taken), skipped)
     return DataFiles(folder, taken, skipped, is_folder=True)
 
 
@@ -106,9 +110,33 @@ def _why_not(path: Path, folder: Path) -> str:
         return "a link out of the folder"
     if not path.is_file():
         return "no file"
-    names = [suffix.lower() for suffix in path.suffixes]
+    return why_left_out(path.name, path.stat().st_size)
+
+
+def why_left_out(name: str, size_bytes: int) -> str:
+    """Return why a file of this name and size is left out; nothing if it is data."""
+    names = [suffix.lower() for suffix in PurePosixPath(name).suffixes]
     if names and names[-1] in COMPRESSED_ENDINGS:
         names.pop()
     if not names or names[-1] not in DATA_ENDINGS:
         return "no data by its name"
-    return "" if path.stat().st_size else "empty"
+    return "" if size_bytes else "empty"
+
+
+def checked(place: str, count: int, skipped: list[str]) -> None:
+    """Refuse a folder, or what is like one, that holds no data file or too many.
+
+    Raises:
+        CliError: it does.
+    """
+    if not count:
+        held = f": {', '.join(skipped[:8])}" if skipped else ""
+        raise CliError(
+            f"{place} holds no data file{held}",
+            remedy=f"Known endings are {', '.join(sorted(DATA_ENDINGS))}, each also with .gz, .zst, .bz2 or .xz.",
+        )
+    if count > MAX_FILES:
+        raise CliError(
+            f"{place} holds {count:,} data files; a run takes {MAX_FILES:,}",
+            remedy="Join them: documents as rows with a `text` field in one JSON Lines file.",
+        )

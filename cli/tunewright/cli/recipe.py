@@ -13,6 +13,7 @@ import yaml
 
 from tunewright.cli.data_files import MAX_FILES, DataFiles, find_data_files
 from tunewright.cli.errors import CliError
+from tunewright.cli.objects import SCHEME, ObjectFiles, find_objects
 
 _ENTRY = re.compile(r"data\[(\d+)\]")
 
@@ -26,8 +27,11 @@ class Recipe:
     lines: dict[str, int]
     """Field such as `training.learning_rate` or `data.0.path` → line, counted from 1."""
 
-    def uploads(self) -> list[tuple[int, DataFiles]]:
+    def uploads(self, store: Mapping[str, str] | None = None) -> list[tuple[int, DataFiles | ObjectFiles]]:
         """Return the data files to send: their place in `data`, and what lies there.
+
+        Args:
+            store: variables that tell of the object store, for `s3://` where the environment does not.
 
         Raises:
             CliError: `data` is malformed, or a file is missing, empty, or no file; or a folder holds no data.
@@ -35,14 +39,14 @@ class Recipe:
         data = self.values.get("data")
         if not isinstance(data, list) or not data:
             raise self.wrong("data", "at least one file is expected, as a list: `data: [{path: raw.jsonl}]`")
-        found = []
+        found: list[tuple[int, DataFiles | ObjectFiles]] = []
         for index, item in enumerate(data):
             field = f"data.{index}"
             if not isinstance(item, dict):
                 raise self.wrong(field, "a mapping is expected: `path: FILE` or FOLDER, or `file: file-…` of an upload")
             if "path" in item:
-                found.append((index, self._data_files(field, item["path"])))
-        count = len(data) - len(found) + sum(len(files.files) for _, files in found)
+                found.append((index, self._data_files(field, item["path"], store or {})))
+        count = len(data) - len(found) + sum(files.count for _, files in found)
         if count > MAX_FILES:
             raise self.wrong("data", f"{count:,} files; a run takes {MAX_FILES:,}")
         return found
@@ -77,12 +81,15 @@ class Recipe:
         line = self.lines.get(name)
         return f"{self.path}{f':{line}' if line else ''}: {field}"
 
-    def _data_files(self, field: str, named: object) -> DataFiles:
+    def _data_files(self, field: str, named: object, store: Mapping[str, str]) -> DataFiles | ObjectFiles:
         if not isinstance(named, str):
             raise self.wrong(f"{field}.path", "the path of a file or a folder is expected")
-        if "://" in named:
-            raise self.wrong(f"{field}.path", f"files and folders of this machine are read, not {named}: download it")
+        if "://" in named and not named.startswith(SCHEME):
+            why = f"files and folders of this machine and {SCHEME}bucket/prefix/ are read, not {named}: download it"
+            raise self.wrong(f"{field}.path", why)
         try:
+            if named.startswith(SCHEME):
+                return find_objects(named, store)
             return find_data_files((self.path.parent / Path(named).expanduser()).absolute())
         except CliError as error:
             raise CliError(
