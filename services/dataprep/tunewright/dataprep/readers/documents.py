@@ -13,6 +13,7 @@ from tunewright.chassis.errors import InvalidData
 from tunewright.dataprep.html_text import html_to_text
 from tunewright.dataprep.readers.block import Block, is_direct, open_layout
 from tunewright.dataprep.readers.layout import Container, Layout
+from tunewright.dataprep.readers.link_lists import remove_link_lists
 from tunewright.dataprep.readers.sources import Line, Problem, Source
 
 _SEGMENT_BYTES = 256 << 10
@@ -152,6 +153,23 @@ def pieces(text: str, limit: int) -> Iterator[str]:
     yield text[begin:]
 
 
+def page_text(page: LexborHTMLParser, *, link_lists: bool = False) -> str:
+    """Return the text of a page without its furniture; the page is changed.
+
+    What is in `main`, else in the first `article`, is the text, whatever it holds; of a page that marks neither, lists
+    of links go too, unless `link_lists`.
+    """
+    for node in page.css(_FURNITURE):
+        node.decompose()
+    marked = page.css_first("main") or page.css_first("article")
+    body = marked or page.body
+    if body is None:
+        return ""
+    if marked is None and not link_lists:
+        remove_link_lists(body)
+    return html_to_text(body.inner_html or "")
+
+
 def _read_page(block: Block) -> Iterator[Line]:
     data = block.bytes()
     try:
@@ -159,10 +177,6 @@ def _read_page(block: Block) -> Iterator[Line]:
     except ValueError as error:
         yield Line(1, None, Problem("invalid_html", "", str(error)), data[:200])
         return
-    for node in page.css(_FURNITURE):
-        node.decompose()
-    body = page.css_first("main") or page.css_first("article") or page.body
-    text = html_to_text(body.html or "") if body is not None else ""
-    for number, piece in enumerate(pieces(text, block.source.reading.piece_chars), 1):
+    for number, piece in enumerate(pieces(page_text(page), block.source.reading.piece_chars), 1):
         if piece.strip():
             yield Line(number, {"text": piece.strip("\n")}, None, b"")
