@@ -41,7 +41,8 @@ DATA = """
 
 Each entry names a file: `path` (relative to the recipe), or `file` (the id of an upload). A `path` may be a folder:
 every data file below it is uploaded (at most 1,000 in a run), as one source; what is left out is told: other endings,
-empty files, links out of the folder. Beside it may stand:
+empty files, links out of the folder. It may be `s3://bucket/prefix/`, with the same rules;
+[data.md](data.md#what-can-be-read) tells which store is asked. Beside it may stand:
 
 """
 TOP = 2

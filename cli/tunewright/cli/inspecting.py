@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,14 +134,27 @@ def _child(command: Sequence[str], folder: Path) -> list[str]:
     Raises:
         CliError: it failed; its words are quoted.
     """
-    warnings, words = [], deque[str](maxlen=_QUOTED_LINES)
-    with (
-        subprocess.Popen(
+    warnings: list[str] = []
+    words = deque[str](maxlen=_QUOTED_LINES)
+    try:
+        with subprocess.Popen(
             [sys.executable, "-m", *command], stderr=subprocess.PIPE, text=True, errors="replace"
-        ) as child,
-        _progress() as show,
-    ):
-        for line in child.stderr or ():
+        ) as child:
+            _follow(child.stderr or (), warnings, words)
+    finally:
+        for perhaps_empty in (folder.with_name(f"{folder.name}.checkpoints"), folder):
+            with suppress(OSError):
+                perhaps_empty.rmdir()
+    if child.returncode:
+        lines = [line.removeprefix("dataprep: ") for line in words if line.strip()]
+        raise CliError("data preparation failed", lines=lines)
+    return warnings
+
+
+def _follow(lines: Iterable[str], warnings: list[str], words: deque[str]) -> None:
+    """Show progress; note the warnings, and what is no event."""
+    with _progress() as show:
+        for line in lines:
             event = _event(line)
             if event is None:
                 words.append(line.rstrip())
@@ -149,14 +162,6 @@ def _child(command: Sequence[str], folder: Path) -> list[str]:
                 show(event["data"])
             elif event["severity"] != "info" and event["type"] not in _TOLD_ELSEWHERE:
                 warnings.append(event["message"])
-    with suppress(OSError):  # only if it is empty
-        folder.with_name(f"{folder.name}.checkpoints").rmdir()
-    if child.returncode:
-        with suppress(OSError):
-            folder.rmdir()
-        lines = [line.removeprefix("dataprep: ") for line in words if line.strip()]
-        raise CliError("data preparation failed", lines=lines)
-    return warnings
 
 
 def _event(line: str) -> dict[str, Any] | None:
