@@ -94,6 +94,7 @@ def test_what_is_seen_is_told_to_programs_too(tmp_path: Path) -> None:
     assert (file["name"], file["rows"], file["unreadable"]) == ("names.csv", 2, 0)
     assert file["mapping"] == {"instruction": "问题", "output": "答案"}
     assert found["refusal"] is None
+    assert found["report"]["spec"]["max_invalid_fraction"] == ALLOWED_UNREADABLE, "prepared as a run would"
     assert found["output"] == str(tmp_path / "names-inspected-2")
 
 

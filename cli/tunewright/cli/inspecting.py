@@ -25,6 +25,8 @@ from tunewright.cli.errors import CliError
 
 ALLOWED_UNREADABLE = 0.2
 """`max_invalid_fraction` of a run that says nothing of it; here all rows are looked at, and the judgement told."""
+_TOO_MANY = "max_invalid_fraction allows"
+"""In the words with which data preparation refuses; then it is asked once more, to let them pass."""
 _PLAIN_SECONDS = 5.0
 _TOLD_ELSEWHERE = frozenset({"rows_unreadable"})
 _QUOTED_LINES = 24
@@ -69,12 +71,18 @@ def inspect_paths(
     folder = output or _unused(paths[0])
     with tempfile.TemporaryDirectory() as scratch:
         settings = Path(scratch) / "spec.yaml"
-        settings.write_text(yaml.safe_dump({**values, "max_invalid_fraction": 1.0}), encoding="utf-8")
+        settings.write_text(yaml.safe_dump(values), encoding="utf-8")
         command = ["tunewright.dataprep", "run", str(settings), "--output", str(folder), "--events", "json"]
         for name, upload in _linked(paths, Path(scratch)).items():
             command += ["--input", f"{name}={upload}"]
         command += ["--input", f"base={base.resolve()}"] if base is not None else []
-        warnings = _child(command, folder)
+        try:
+            warnings = _child(command, folder)
+        except CliError as error:
+            if not any(_TOO_MANY in line for line in error.lines):
+                raise
+            settings.write_text(yaml.safe_dump({**values, "max_invalid_fraction": 1.0}), encoding="utf-8")
+            warnings = _child(command, folder)
     report = json.loads((folder / "report.json").read_bytes())
     audit = folder / "audit.json"
     if base is not None and not audit.is_file():
