@@ -19,8 +19,8 @@ from transformers import (
 from tunewright.trainer.base import _keep_training_layout
 from tunewright.trainer.device import Device
 from tunewright.trainer.fast.arithmetic import IGNORED, TorchArithmetic
-from tunewright.trainer.fast.layer import Keep
-from tunewright.trainer.fast.path import FastPath, Plan
+from tunewright.trainer.fast.passes import Keep, Plan
+from tunewright.trainer.fast.path import FastPath
 from tunewright.trainer.fast.reading import read
 
 CONFIGS: Mapping[str, Any] = {

@@ -6,7 +6,7 @@ import torch
 from tests.trainer.fast.conftest import ALL, CONFIGS, Make, apart, counted, fast, plain, rows
 from tunewright.trainer.fast.arithmetic import IGNORED
 from tunewright.trainer.fast.dropout import LEVELS, keep_mask, key_of
-from tunewright.trainer.fast.layer import Keep
+from tunewright.trainer.fast.passes import Keep
 from tunewright.trainer.fast.path import documents_of, packed
 
 

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from tests.trainer.conftest import letters, set_up, write_dataset
-from tunewright.trainer.fast.layer import Keep
-from tunewright.trainer.fast.planning import Sizes, _speed, plan_within
+from tunewright.trainer.fast.passes import Keep, Sizes, plan_within, speed_of
 
 # Bytes a token and layer of a 7B shape: 28 layers of width 3584 with MLPs of 18944.
 SIZES = Sizes({Keep.INPUT: 7_800, Keep.ATTENTION: 32_000, Keep.ALL: 108_000}, 260_000)
@@ -19,7 +18,7 @@ def test_more_memory_never_makes_a_slower_plan_and_every_plan_fits() -> None:
     for gigabytes in (1.2, 2, 3, 5, 8, 12, 16, 24, 40, 80):
         plan = plan_within(SIZES, LAYERS, gigabytes * 1e9, 512, 32768, keep_all=False)
         assert SIZES.of_pass(plan.tokens, plan.keeps) <= gigabytes * 1e9
-        speeds.append(_speed(plan))
+        speeds.append(speed_of(plan))
     assert speeds == sorted(speeds)
     assert plan.keeps == (Keep.ALL,) * LAYERS
     assert plan.tokens == 16384

@@ -4,7 +4,8 @@
     linear ─ frozen NF4 layers with their adapters, those of one input together
     layer ─ one decoder layer, forward and backward; attention ─ documents that see themselves
     loss ─ head and cross-entropy; dropout ─ masks that are a function of their place
-    path ─ one optimizer step's documents, in passes without padding; planning ─ how large they are, and what is kept
+    path ─ one optimizer step's documents, in passes without padding; planning ─ how large they are, and what is kept,
+    by passes ─ the arithmetic of their memory
     arithmetic ─ the elementwise parts in plain torch; kernels ─ the same as Triton kernels
 
 Weights stay bitsandbytes', adapters stay PEFT's, gradients land where autograd would put them: checkpoints, adapters

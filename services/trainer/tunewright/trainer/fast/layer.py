@@ -7,7 +7,6 @@ content, no loss and no optimizer.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum
 
 import torch
 
@@ -15,17 +14,7 @@ from tunewright.trainer.fast.arithmetic import Arithmetic
 from tunewright.trainer.fast.attention import Documents, Saved, attend, attend_backward
 from tunewright.trainer.fast.dropout import Dropout
 from tunewright.trainer.fast.linear import LinearGroup
-
-
-class Keep(Enum):
-    """What of a layer's forward pass stays in memory."""
-
-    ALL = "all"
-    """Everything but what is cheap to make again elementwise."""
-    ATTENTION = "attention"
-    """As ALL without gate and up: their product is formed twice."""
-    INPUT = "input"
-    """The layer's input alone: the layer is computed twice but for its last product."""
+from tunewright.trainer.fast.passes import Keep
 
 
 @dataclass(frozen=True, slots=True)

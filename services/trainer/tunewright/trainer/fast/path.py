@@ -14,27 +14,11 @@ import torch
 from tunewright.trainer.fast.arithmetic import IGNORED
 from tunewright.trainer.fast.attention import Documents
 from tunewright.trainer.fast.dropout import LEVELS, Dropout, key_of, numbers
-from tunewright.trainer.fast.layer import Keep, Kept, Pass
+from tunewright.trainer.fast.layer import Kept, Pass
 from tunewright.trainer.fast.linear import LinearGroup
 from tunewright.trainer.fast.loss import Losses, loss_and_gradient
+from tunewright.trainer.fast.passes import Plan
 from tunewright.trainer.fast.reading import Decoder
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How a step's tokens are gone through."""
-
-    tokens: int
-    """In one pass at most; a longer document has a pass of its own."""
-    keeps: tuple[Keep, ...]
-    """For each layer."""
-
-    def describe(self) -> str:
-        """Return it in words."""
-        counts = {keep: self.keeps.count(keep) for keep in Keep}
-        words = {Keep.ALL: "kept", Keep.ATTENTION: "kept but for the MLP", Keep.INPUT: "recomputed"}
-        told = ", ".join(f"{count} layers {words[keep]}" for keep, count in counts.items() if count)
-        return f"passes of up to {self.tokens} tokens without padding, {told}"
 
 
 @dataclass(frozen=True, slots=True)
