@@ -3,6 +3,7 @@
 Any failure ends as one red message with a remedy and an exit code other than 0, never as a traceback.
 """
 
+import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,8 @@ from tunewright.cli.endpoint import find_endpoint, local_stack
 from tunewright.cli.errors import CliError
 from tunewright.cli.objects import ObjectFiles, stack_store
 from tunewright.cli.options import ApiKey, Directory, Url
+from tunewright.cli.plan import Given, make_plan, refusal
+from tunewright.cli.plan import show as show_plan
 from tunewright.cli.recipe import Recipe, Sent, load_recipe
 from tunewright.cli.stack import commands as stack_commands
 from tunewright.cli.stack.credentials import bootstrap as bootstrap_credentials
@@ -136,6 +139,26 @@ def bootstrap(
     except OSError as error:
         raise CliError(f"cannot write {folder}: {error.strerror}", remedy="Mount a folder of this user's.") from error
     make_console().print(f"certificates and secrets are in {folder}; the API key is in {key}")
+
+
+@app.command()
+def plan(
+    recipe: Annotated[Path, typer.Argument(help="YAML file; see recipes/.")],
+    base: Annotated[Path | None, typer.Option(help="Folder of the base; only config.json and tokenizer.")] = None,
+    dataset: Annotated[Path | None, typer.Option(help="Prepared dataset, else the recipe's files are read.")] = None,
+    vram: Annotated[str, typer.Option(help="GPU to plan for, such as 24GB; else this machine.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,  # noqa: FBT002 - typer's form of a flag
+    directory: Directory = None,
+) -> None:
+    """Say what each method would take in memory, time and disk; exit code 1 if the recipe's cannot fit."""
+    loaded = load_recipe(recipe)
+    found = make_plan(loaded, Given(base=base, dataset=dataset, vram=vram), local_stack(directory))
+    if as_json:
+        sys.stdout.write(json.dumps(found) + "\n")
+    else:
+        show_plan(found, make_console())
+    if refused := refusal(found, loaded):
+        raise refused
 
 
 @app.command()

@@ -46,7 +46,7 @@ def pick_device(spec: TrainingSpec, report: Reporter) -> Device:
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     if cuda and torch.cuda.device_count() > 1:
         _hide_all_but_first(report)
-    dtype = _compute_dtype(spec.bnb_4bit_compute_dtype, cuda=cuda)
+    dtype = compute_dtype(spec.bnb_4bit_compute_dtype, cuda=cuda)
     name = torch.cuda.get_device_name(0) if cuda else f"CPU, {torch.get_num_threads()} threads"
     report.event("device", f"training on {name} in {_word(dtype)}", device=name, compute_dtype=_word(dtype))
     return Device(type="cuda" if cuda else "cpu", name=name, compute_dtype=dtype)
@@ -60,7 +60,12 @@ def _hide_all_but_first(report: Reporter) -> None:
     report.event("device", f"{count} GPUs are visible, the first is used", severity=Severity.WARNING, gpus=count)
 
 
-def _compute_dtype(wanted: str, *, cuda: bool) -> torch.dtype:
+def compute_dtype(wanted: str, *, cuda: bool) -> torch.dtype:
+    """Return the type that a run computes in.
+
+    Raises:
+        Refused: the device does not have the one that is wanted.
+    """
     bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _cpu_computes_bf16()
     if wanted == "auto":
         return torch.bfloat16 if bf16 else torch.float16 if cuda else torch.float32

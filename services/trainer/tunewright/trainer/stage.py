@@ -1,7 +1,6 @@
 """The stage: a dataset and a base model in, an adapter or a model out. Reads like what happens; parts do the work."""
 
 import hashlib
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from tunewright.trainer.encoding import Encoded, Encoder, Example
 from tunewright.trainer.fast.planning import fast_path
 from tunewright.trainer.golden import golden_answers
 from tunewright.trainer.loop import Loop, PreferenceTrainer, SupervisedTrainer, training_arguments
+from tunewright.trainer.planning.lengths import steps_of
 from tunewright.trainer.preference import PreferenceEncoder
 from tunewright.trainer.progress import RunProgress
 from tunewright.trainer.raw_text import TextEncoder
@@ -201,7 +201,7 @@ def _trainer(
         _in_one(spec) if fast else spec,
         device,
         report.checkpoints,
-        _steps(spec, len(rows)),
+        steps_of(spec, len(rows)),
         evaluate=bool(held_out.examples),
     )
     cls = PreferenceTrainer if spec.objective == "dpo" else SupervisedTrainer
@@ -242,13 +242,6 @@ def _take_best(trainer: Loop, report: Reporter) -> None:
             first_eval_loss=first,
             best_eval_loss=best,
         )
-
-
-def _steps(spec: TrainingSpec, sequences: int) -> int:
-    """Return the optimizer steps of the run, an incomplete batch at an epoch's end counting as one."""
-    batches = math.ceil(sequences / spec.per_device_train_batch_size)
-    an_epoch = math.ceil(batches / spec.gradient_accumulation_steps)
-    return spec.max_steps or math.ceil(spec.num_train_epochs * an_epoch)
 
 
 def _columns(examples: list[Example]) -> Any:  # noqa: ANN401 - datasets ships no types

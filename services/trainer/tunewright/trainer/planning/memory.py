@@ -1,0 +1,232 @@
+"""Bytes that a run takes at its peak, part by part: on a GPU what PyTorch reserves, on a CPU the process's RSS.
+
+What cannot be counted stands as a constant with the place where it was measured. Each formula says which tensors it
+counts, for one token in one layer: D width of the model, F of the MLP, e bytes of the compute type.
+"""
+
+from dataclasses import asdict, dataclass, replace
+
+from tunewright.trainer.fast.passes import FIXED, OPTIMIZER, Keep, Plan, Sizes, plan_within, room_for_passes
+from tunewright.trainer.planning.counting import Trained, nf4_bytes, targets, trained
+from tunewright.trainer.planning.lengths import Lengths, longest_of, rows_of
+from tunewright.trainer.planning.machine import Machine
+from tunewright.trainer.planning.shapes import Shape
+from tunewright.trainer.spec import TrainingSpec
+
+CUDA_CONTEXT = 800_000_000
+"""Bytes of a GPU that no allocator sees: 0.74 GiB on an H100, by CUDA's own messages in
+bench/results/remedies_gpu_h100.json (in use, less allocated, less reserved)."""
+FILLED = 8.33 / 8.65
+"""Share of what PyTorch reserves that it fills on the plain path, bench/results/qlora_gpu_h100.json."""
+CPU_PROCESS = 610_000_000
+"""Bytes of RSS of a process that has trained two steps of a model of 95,000 parameters: Python, PyTorch, TRL
+(measured: bench/results/vram_plan.json)."""
+_FLOAT = 4
+"""Bytes of float32."""
+_TILE_TOKENS, _TILE_WORDS = 4096, 32768
+"""TRL scores so many tokens against so many words of the vocabulary at once (trl 1.16, kernels/chunked_logprob.py)."""
+_CPU_TILES = 6
+"""float32 copies of a tile where there is no Triton: logits, their logarithms, probabilities, gradient and two more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Parts of the peak, in bytes."""
+
+    weights: int
+    """The base, in the type of the method."""
+    trained: int
+    """Adapters or prompt, in float32; 0 for whole models, whose weights are the base."""
+    gradients: int
+    optimizer: int
+    copies: int
+    """Of what is trained: in the compute type for each pass; on a CPU for checkpoints and the best evaluation too."""
+    activations: int
+    """Kept from the forward to the backward pass, and those of the layer at work."""
+    head: int
+    """Logits and what is made of them, beyond the moment of the highest activations."""
+    fixed: int
+    """The process or the CUDA context, and what the allocator cannot fill."""
+
+    @property
+    def total(self) -> int:
+        """The peak."""
+        return sum(asdict(self).values())
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """The peak of a run, and how it goes about it."""
+
+    memory: Memory
+    passes: Plan | None
+    """Of the fast path; None on the plain one."""
+
+
+def footprint(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machine) -> Footprint:
+    """Return the peak of a run.
+
+    Args:
+        shape: of the base.
+        spec: of the run.
+        lengths: of its rows, as training has them (`Lengths.cut`).
+        machine: where it takes place.
+
+    Raises:
+        InvalidSpec: modules that the base does not have.
+    """
+    static = _static(shape, spec, machine, trained(shape, spec), evaluated=bool(lengths.validation))
+    if takes_fast_path(spec, machine):
+        return _fast(shape, spec, lengths, machine, static)
+    activations, head = _plain(shape, spec, lengths, machine)
+    memory = replace(static, activations=activations, head=head)
+    if machine.type == "cuda":
+        memory = replace(memory, fixed=CUDA_CONTEXT + round(memory.total * (1 / FILLED - 1)))
+    else:
+        memory = replace(memory, fixed=CPU_PROCESS)
+    return Footprint(memory, None)
+
+
+def takes_fast_path(spec: TrainingSpec, machine: Machine) -> bool:
+    """Return True if the run goes through the fast path: the settings' part of `fast/reading.py`'s conditions."""
+    wanted = spec.fast_path == "on" or (spec.fast_path == "auto" and machine.type == "cuda")
+    knows = spec.method == "qlora" and spec.objective != "dpo" and not spec.use_dora and not spec.modules_to_save
+    return wanted and knows
+
+
+def _static(shape: Shape, spec: TrainingSpec, machine: Machine, parts: Trained, *, evaluated: bool) -> Memory:
+    """Return what does not depend on the rows' lengths."""
+    count = parts.parameters
+    full = spec.method == "full"
+    copies = count * machine.each if machine.each < _FLOAT else 0
+    if machine.type == "cpu" and evaluated:
+        copies += _FLOAT * count  # the best evaluation's, which lies in RAM anyway
+    return Memory(
+        weights=_weights(shape, spec, machine),
+        trained=0 if full else 4 * count,
+        gradients=4 * count,
+        optimizer=parts.state_bytes(spec.optim),
+        copies=copies,
+        activations=0,
+        head=0,
+        fixed=0,
+    )
+
+
+def _weights(shape: Shape, spec: TrainingSpec, machine: Machine) -> int:
+    if spec.method == "full":
+        return 4 * shape.parameters
+    if spec.method != "qlora":
+        return machine.each * shape.parameters
+    rest = shape.parameters - shape.linear_weights
+    return nf4_bytes(shape.linear_weights, double=spec.bnb_4bit_use_double_quant) + machine.each * rest
+
+
+def _plain(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machine) -> tuple[int, int]:
+    """Return activations and head of the highest moment: of a backward pass, or of an evaluation."""
+    sides = 2 if spec.objective == "dpo" else 1
+    longest = spec.max_length if spec.packing else longest_of(lengths.train)
+    rows = spec.per_device_train_batch_size * sides
+    tokens = rows * longest
+    each = machine.each
+    layer = layer_bytes(shape, spec, machine)
+    inputs = shape.width * (4 if spec.method == "full" else each)
+    # The MLP's backward pass: gradients of gate, up, their product and of one of its factors.
+    working = 4 * shape.mlp * each
+    one = max(linear.weights for linear in shape.linears)
+    unpacked = one * each if spec.method == "qlora" else 0
+    if spec.use_dora:
+        unpacked += 8 * one  # the weight with its adapter's product, float32, to take norms of
+    mask = rows * longest**2 * (1 + each) if rows > 1 and not spec.packing else 0
+    if spec.gradient_checkpointing:
+        kept, at_work = shape.layers * inputs * tokens, (layer + working) * tokens
+    else:
+        kept, at_work = shape.layers * layer * tokens, working * tokens
+    training = (kept + at_work + unpacked + mask, kept + head_bytes(shape, spec, machine, tokens))
+    evaluating = _evaluation(shape, spec, lengths, machine, sides)
+    peak = max(*training, evaluating)
+    activations = min(training[0], peak)
+    return activations, peak - activations
+
+
+def _evaluation(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machine, sides: int) -> int:
+    """Return what an evaluation keeps: one layer at work, and the head."""
+    rows = min(spec.per_device_eval_batch_size, rows_of(lengths.validation))
+    tokens = rows * sides * longest_of(lengths.validation)
+    passing = machine.each * (4 * shape.mlp + 6 * shape.width + 2 * shape.qkv)
+    return max(passing * tokens, head_bytes(shape, spec, machine, tokens, learns=False))
+
+
+def layer_bytes(shape: Shape, spec: TrainingSpec, machine: Machine) -> int:
+    """Return the bytes that autograd keeps of one token in one layer.
+
+    RMSNorm keeps a float32 copy (4D), for trained norms its result too; attention queries, keys and values as many as
+    there are heads, and what comes out; SwiGLU gate, its activation and up (3F). A frozen linear layer keeps nothing.
+    An adapter keeps its input after dropout, and the mask: a byte on a GPU, float32 on a CPU. A trained linear layer
+    keeps its input.
+    """
+    width, mlp, each = shape.width, shape.mlp, machine.each
+    norms = 2 * 4 * width * (2 if spec.method == "full" else 1)
+    if shape.head_norms:
+        norms += 4 * (shape.heads + shape.keys) * shape.head_width
+    attention = 4 * shape.queries * each
+    inputs = 0
+    if spec.method == "full":
+        inputs = each * sum(linear.inputs for linear in shape.linears if linear.name != "down_proj")
+    for linear in targets(shape, spec):
+        mask = (1 if machine.type == "cuda" else 4) if spec.lora_dropout else 0
+        inputs += linear.inputs * (each + mask) + each * spec.lora_r
+        if spec.use_dora:
+            inputs += 2 * each * linear.outputs  # both products, to tell the magnitude's gradient
+    return norms + attention + 3 * mlp * each + inputs
+
+
+def head_bytes(shape: Shape, spec: TrainingSpec, machine: Machine, tokens: int, *, learns: bool = True) -> int:
+    """Return the bytes at work where logits are scored, tile by tile."""
+    tile = min(tokens, _TILE_TOKENS) * min(shape.vocabulary, _TILE_WORDS)
+    copies = machine.each + (0 if machine.type == "cuda" else 4 * _CPU_TILES)
+    hidden = tokens * shape.width * (machine.each + 4)
+    learned = 4 * shape.embedding if learns and spec.method == "full" else 0
+    return tile * copies + hidden + learned
+
+
+def _fast(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machine, static: Memory) -> Footprint:
+    """Return what the fast path would plan for itself, by its own arithmetic."""
+    longest = longest_of(lengths.train)
+    rank = spec.lora_r
+    linears = targets(shape, spec)
+    sizes = Sizes.of_layer(
+        width=shape.width, mlp=shape.mlp, qkv=shape.qkv, attended=shape.queries, heads=shape.heads,
+        ranks=rank * len(linears), each=machine.each,
+    )  # fmt: skip
+    buffer = workspace_bytes(shape, rank, machine.each)
+    count = static.trained // 4
+    budget = machine.memory - CUDA_CONTEXT
+    if spec.vram_budget_gb:
+        budget = min(budget, round(spec.vram_budget_gb * 1e9))
+    room = room_for_passes(budget, static.weights + static.trained, count, buffer)
+    keep_all = not spec.gradient_checkpointing
+    if machine.type == "cuda":
+        most = max(longest, longest * spec.batch_rows)
+        plan = plan_within(sizes, shape.layers, room, longest, most, keep_all=keep_all)
+    else:
+        plan = Plan(max(longest, 1024), (Keep.ALL if keep_all else Keep.INPUT,) * shape.layers)
+    return Footprint(with_passes(static, sizes, plan, buffer, machine), plan)
+
+
+def with_passes(static: Memory, sizes: Sizes, plan: Plan, buffer: int, machine: Machine) -> Memory:
+    """Return the memory of a run in such passes."""
+    count = static.trained // 4
+    return replace(
+        static,
+        optimizer=max(static.optimizer, count * (OPTIMIZER - 4 - 2)),
+        activations=sizes.of_pass(plan.tokens, plan.keeps) + buffer,
+        head=round(FIXED),
+        fixed=CUDA_CONTEXT if machine.type == "cuda" else CPU_PROCESS,
+    )
+
+
+def workspace_bytes(shape: Shape, rank: int, each: int) -> int:
+    """Return the bytes of the buffer that the fast path unpacks weights into: gate and up with their adapters."""
+    columns = -(-(2 * rank + 1) // 16) * 16
+    return max(2 * shape.mlp * (shape.width + columns), shape.width * (shape.mlp + columns)) * each
