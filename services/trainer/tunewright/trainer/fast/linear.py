@@ -13,9 +13,7 @@ import torch
 
 from tunewright.trainer.fast.arithmetic import Arithmetic, product32, spans
 from tunewright.trainer.fast.dropout import Dropout
-
-_COLUMNS = 16
-"""Columns beside the weights come in multiples of this: matrix units read 16 or 32 bytes at once."""
+from tunewright.trainer.fast.passes import columns_beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +103,7 @@ class LinearGroup:
     @property
     def columns(self) -> int:
         """P, the columns beside the weights."""
-        needed = sum(self.ranks) + any(frozen.bias is not None for frozen in self.frozen)
-        return -(-needed // _COLUMNS) * _COLUMNS
+        return columns_beside(sum(self.ranks), biased=any(frozen.bias is not None for frozen in self.frozen))
 
     def refresh(self) -> None:
         """Take over what the optimizer made of the adapters."""

@@ -30,6 +30,11 @@ FIXED = 1.2e9
 OPTIMIZER = 4 + 8 + 2
 """Bytes a trained parameter takes beside itself: gradient, optimizer state at its largest, working copy."""
 
+GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
+"""Linear layers of one input, which are unpacked together."""
+_COLUMNS = 16
+"""Columns beside the weights come in multiples of this: matrix units read 16 or 32 bytes at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -78,6 +83,11 @@ class Sizes:
     def of_pass(self, tokens: int, keeps: tuple[Keep, ...]) -> int:
         """Return the bytes of a pass at its highest."""
         return tokens * (sum(self.kept[keep] for keep in keeps) + self.passing)
+
+
+def columns_beside(ranks: int, *, biased: bool) -> int:
+    """Return the columns beside a group's weights, for adapters of so many ranks together and for biases."""
+    return -(-(ranks + biased) // _COLUMNS) * _COLUMNS
 
 
 def room_for_passes(budget: float, taken: float, trained: int, workspace: int) -> float:

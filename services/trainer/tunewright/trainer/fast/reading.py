@@ -13,18 +13,14 @@ from tunewright.trainer.device import Device
 from tunewright.trainer.fast.arithmetic import Arithmetic
 from tunewright.trainer.fast.layer import Heads, Layer, Norm
 from tunewright.trainer.fast.linear import Adapter, Frozen, LinearGroup, Workspace
+from tunewright.trainer.fast.passes import GROUPS
 from tunewright.trainer.spec import TrainingSpec
 
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 """Decoders of one shape: RMSNorm, rotary positions, grouped queries, SwiGLU."""
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 """Those whose angles depend on the position alone; the others look at how long the input is."""
-_GROUPS = (
-    ("self_attn", ("q_proj", "k_proj", "v_proj")),
-    ("self_attn", ("o_proj",)),
-    ("mlp", ("gate_proj", "up_proj")),
-    ("mlp", ("down_proj",)),
-)
+_GROUPS = tuple(zip(("self_attn", "self_attn", "mlp", "mlp"), GROUPS, strict=True))
 _PROJECTIONS = frozenset(name for _, names in _GROUPS for name in names)
 _ADAPTER = "default"
 _BLOCK = 64

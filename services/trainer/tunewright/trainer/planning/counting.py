@@ -111,10 +111,10 @@ def _whole(shape: Shape, spec: TrainingSpec) -> list[tuple[int, int]]:
         known |= {name: [(shape.head_width, layers)] for name in ("q_norm", "k_norm")}
     for linear in shape.linears:
         known[linear.name] = [(linear.weights, layers), *([(linear.outputs, layers)] if linear.bias else [])]
-    found = []
     for name in spec.modules_to_save:
         if name not in known:
             why = f"no module is called {name!r}; this base has {', '.join(known)}"
             raise InvalidSpec(f"modules_to_save: {why}", violations=[Violation("training.modules_to_save", why)])
-        found += known[name]
-    return found
+    # PEFT takes every module whose name ends so: `norm` means input_layernorm too.
+    meant = [name for name in known if name.endswith(spec.modules_to_save)]
+    return [tensor for name in meant for tensor in known[name]]

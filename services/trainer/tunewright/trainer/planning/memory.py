@@ -6,7 +6,17 @@ counts, for one token in one layer: D width of the model, F of the MLP, e bytes 
 
 from dataclasses import asdict, dataclass, replace
 
-from tunewright.trainer.fast.passes import FIXED, OPTIMIZER, Keep, Plan, Sizes, plan_within, room_for_passes
+from tunewright.trainer.fast.passes import (
+    FIXED,
+    GROUPS,
+    OPTIMIZER,
+    Keep,
+    Plan,
+    Sizes,
+    columns_beside,
+    plan_within,
+    room_for_passes,
+)
 from tunewright.trainer.planning.counting import Trained, nf4_bytes, targets, trained
 from tunewright.trainer.planning.lengths import Lengths, longest_of, rows_of
 from tunewright.trainer.planning.machine import Machine
@@ -19,12 +29,16 @@ bench/results/remedies_gpu_h100.json (in use, less allocated, less reserved)."""
 FILLED = 8.33 / 8.65
 """Share of what PyTorch reserves that it fills on the plain path, bench/results/qlora_gpu_h100.json."""
 CPU_PROCESS = 610_000_000
-"""Bytes of RSS of a process that has trained two steps of a model of 95,000 parameters: Python, PyTorch, TRL
+"""Bytes of RSS of a process that has trained two steps of a model of 98,816 parameters: Python, PyTorch, TRL
 (measured: bench/results/vram_plan.json)."""
+HEAP = 0.4
+"""Of activations and head, what glibc's heap holds beside them; bench/results/vram_plan.json has each run's."""
 _FLOAT = 4
 """Bytes of float32."""
 _TILE_TOKENS, _TILE_WORDS = 4096, 32768
 """TRL scores so many tokens against so many words of the vocabulary at once (trl 1.16, kernels/chunked_logprob.py)."""
+_CPU_TOKENS = 1024
+"""Of a pass of the fast path on a CPU (fast/planning.py)."""
 _CPU_TILES = 6
 """float32 copies of a tile where there is no Triton: logits, their logarithms, probabilities, gradient and two more."""
 
@@ -46,7 +60,9 @@ class Memory:
     head: int
     """Logits and what is made of them, beyond the moment of the highest activations."""
     fixed: int
-    """The process or the CUDA context, and what the allocator cannot fill."""
+    """The process, or the CUDA context."""
+    slack: int = 0
+    """What the allocator holds and cannot fill."""
 
     @property
     def total(self) -> int:
@@ -76,22 +92,23 @@ def footprint(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machi
         InvalidSpec: modules that the base does not have.
     """
     static = _static(shape, spec, machine, trained(shape, spec), evaluated=bool(lengths.validation))
-    if takes_fast_path(spec, machine):
+    if takes_fast_path(shape, spec, machine):
         return _fast(shape, spec, lengths, machine, static)
     activations, head = _plain(shape, spec, lengths, machine)
     memory = replace(static, activations=activations, head=head)
     if machine.type == "cuda":
-        memory = replace(memory, fixed=CUDA_CONTEXT + round(memory.total * (1 / FILLED - 1)))
+        memory = replace(memory, fixed=CUDA_CONTEXT, slack=round(memory.total * (1 / FILLED - 1)))
     else:
-        memory = replace(memory, fixed=CPU_PROCESS)
+        memory = replace(memory, fixed=CPU_PROCESS, slack=round(HEAP * (activations + head)))
     return Footprint(memory, None)
 
 
-def takes_fast_path(spec: TrainingSpec, machine: Machine) -> bool:
-    """Return True if the run goes through the fast path: the settings' part of `fast/reading.py`'s conditions."""
+def takes_fast_path(shape: Shape, spec: TrainingSpec, machine: Machine) -> bool:
+    """Return True if the run goes through the fast path: `fast/reading.py`'s conditions, as far as settings tell."""
     wanted = spec.fast_path == "on" or (spec.fast_path == "auto" and machine.type == "cuda")
     knows = spec.method == "qlora" and spec.objective != "dpo" and not spec.use_dora and not spec.modules_to_save
-    return wanted and knows
+    computes = spec.bnb_4bit_compute_dtype != "float16" and (machine.type == "cpu" or machine.each < _FLOAT)
+    return wanted and knows and computes and not shape.slides
 
 
 def _static(shape: Shape, spec: TrainingSpec, machine: Machine, parts: Trained, *, evaluated: bool) -> Memory:
@@ -193,40 +210,49 @@ def head_bytes(shape: Shape, spec: TrainingSpec, machine: Machine, tokens: int, 
 def _fast(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machine, static: Memory) -> Footprint:
     """Return what the fast path would plan for itself, by its own arithmetic."""
     longest = longest_of(lengths.train)
-    rank = spec.lora_r
-    linears = targets(shape, spec)
-    sizes = Sizes.of_layer(
-        width=shape.width, mlp=shape.mlp, qkv=shape.qkv, attended=shape.queries, heads=shape.heads,
-        ranks=rank * len(linears), each=machine.each,
-    )  # fmt: skip
-    buffer = workspace_bytes(shape, rank, machine.each)
-    count = static.trained // 4
     budget = machine.memory - CUDA_CONTEXT
     if spec.vram_budget_gb:
         budget = min(budget, round(spec.vram_budget_gb * 1e9))
-    room = room_for_passes(budget, static.weights + static.trained, count, buffer)
+    buffer = workspace_bytes(shape, spec, machine.each)
+    room = room_for_passes(budget, static.weights + static.trained, static.trained // _FLOAT, buffer)
     keep_all = not spec.gradient_checkpointing
     if machine.type == "cuda":
         most = max(longest, longest * spec.batch_rows)
-        plan = plan_within(sizes, shape.layers, room, longest, most, keep_all=keep_all)
+        passes = plan_within(_sizes(shape, spec, machine), shape.layers, room, longest, most, keep_all=keep_all)
     else:
-        plan = Plan(max(longest, 1024), (Keep.ALL if keep_all else Keep.INPUT,) * shape.layers)
-    return Footprint(with_passes(static, sizes, plan, buffer, machine), plan)
+        passes = Plan(max(longest, _CPU_TOKENS), (Keep.ALL if keep_all else Keep.INPUT,) * shape.layers)
+    return Footprint(passes_of(shape, spec, lengths, machine, passes), passes)
 
 
-def with_passes(static: Memory, sizes: Sizes, plan: Plan, buffer: int, machine: Machine) -> Memory:
-    """Return the memory of a run in such passes."""
-    count = static.trained // 4
+def passes_of(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machine, passes: Plan) -> Memory:
+    """Return the memory of a run on the fast path in such passes; its evaluations take the plain one."""
+    static = _static(shape, spec, machine, trained(shape, spec), evaluated=bool(lengths.validation))
+    training = _sizes(shape, spec, machine).of_pass(passes.tokens, passes.keeps)
+    training += workspace_bytes(shape, spec, machine.each)
     return replace(
         static,
-        optimizer=max(static.optimizer, count * (OPTIMIZER - 4 - 2)),
-        activations=sizes.of_pass(plan.tokens, plan.keeps) + buffer,
+        optimizer=max(static.optimizer, static.trained // _FLOAT * (OPTIMIZER - _FLOAT - 2)),
+        activations=max(training, _evaluation(shape, spec, lengths, machine, 1)),
         head=round(FIXED),
         fixed=CUDA_CONTEXT if machine.type == "cuda" else CPU_PROCESS,
     )
 
 
-def workspace_bytes(shape: Shape, rank: int, each: int) -> int:
-    """Return the bytes of the buffer that the fast path unpacks weights into: gate and up with their adapters."""
-    columns = -(-(2 * rank + 1) // 16) * 16
-    return max(2 * shape.mlp * (shape.width + columns), shape.width * (shape.mlp + columns)) * each
+def _sizes(shape: Shape, spec: TrainingSpec, machine: Machine) -> Sizes:
+    return Sizes.of_layer(
+        width=shape.width, mlp=shape.mlp, qkv=shape.qkv, attended=shape.queries, heads=shape.heads,
+        ranks=spec.lora_r * len(targets(shape, spec)), each=machine.each,
+    )  # fmt: skip
+
+
+def workspace_bytes(shape: Shape, spec: TrainingSpec, each: int) -> int:
+    """Return the bytes of the buffer that the fast path unpacks weights into: as much as its widest group needs."""
+    adapted = {linear.name for linear in targets(shape, spec)}
+    linears = {linear.name: linear for linear in shape.linears}
+    sizes = []
+    for names in GROUPS:
+        group = [linears[name] for name in names]
+        ranks = sum(spec.lora_r for name in names if name in adapted)
+        columns = columns_beside(ranks, biased=any(linear.bias for linear in group))
+        sizes.append(sum(linear.outputs for linear in group) * (group[0].inputs + columns))
+    return max(sizes) * each

@@ -50,6 +50,8 @@ class Shape:
     """Of one layer."""
     head_norms: bool
     """Queries and keys have norms of their own."""
+    slides: bool = False
+    """Some layers see a window of the tokens only, which the fast path does not know."""
 
     @property
     def linear_weights(self) -> int:
@@ -127,10 +129,28 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
     keys = config.get("num_key_value_heads") or heads
     head_width = config.get("head_dim") or (128 if kind == "qwen3" else width // heads)
     return Shape(
-        kind=kind, width=width, mlp=mlp, layers=config["num_hidden_layers"], heads=heads, keys=keys,
-        head_width=head_width, vocabulary=config["vocab_size"], tied=bool(config.get("tie_word_embeddings", False)),
-        linears=_linears(config, kind, width, mlp, heads * head_width, keys * head_width), head_norms=kind == "qwen3",
-    )  # fmt: skip
+        kind=kind,
+        width=width,
+        mlp=mlp,
+        layers=config["num_hidden_layers"],
+        heads=heads,
+        keys=keys,
+        head_width=head_width,
+        vocabulary=config["vocab_size"],
+        tied=bool(config.get("tie_word_embeddings", False)),
+        linears=_linears(config, kind, width, mlp, heads * head_width, keys * head_width),
+        head_norms=kind == "qwen3",
+        slides=_slides(config, kind),
+    )
+
+
+def _slides(config: Mapping[str, Any], kind: str) -> bool:
+    """Return True if a layer sees a window only. Qwen names a window and does not use it unless told to."""
+    kinds = config.get("layer_types")
+    if kinds:
+        return any(each != "full_attention" for each in kinds)
+    used = kind == "mistral" or (kind.startswith("qwen") and bool(config.get("use_sliding_window")))
+    return used and config.get("sliding_window") is not None
 
 
 def _linears(config: Mapping[str, Any], kind: str, width: int, mlp: int, queries: int, keys: int) -> tuple[Linear, ...]:

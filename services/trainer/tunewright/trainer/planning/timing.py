@@ -18,8 +18,8 @@ FAST_H100 = 16_507 * 4 * 7.07e9
 """Likewise of the fast path with everything kept, passes of 16,384 tokens: bench/results/qlora_fast_h100.json."""
 DORA = 1.85
 """A step of DoRA in steps of LoRA: the middle of the 1.3 to 2.4 that `use_dora` is documented with."""
-CPU_SHARE = 0.5
-"""Of the rate of a large matrix product on a CPU that training reaches: measured in bench/results/vram_plan.json."""
+CPU_SHARE = 0.3
+"""Of the rate of a large matrix product on a CPU, what training reaches; each run's: bench/results/vram_plan.json."""
 PEAK_TFLOPS = {
     "H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "A10G": 70, "A10": 125,
     "RTX 4090": 165, "RTX 3090": 71, "A6000": 155,
