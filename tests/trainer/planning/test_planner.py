@@ -163,6 +163,15 @@ def test_time_is_the_measured_one_for_what_was_measured() -> None:
     assert "by data sheets" in slower.basis
 
 
+@pytest.mark.parametrize(
+    ("machine", "measured"), [(gpu(80), {"qlora"}), (Machine("cpu", "", 10**11, 2, 5e10), {"qlora", "lora"})]
+)
+def test_a_method_whose_speed_was_not_measured_is_told(machine: Machine, measured: set[str]) -> None:
+    planned = plan(QWEN_7B, settings(), LONG, machine)
+    told = {option.spec.method for option in planned.methods if "itself is not measured" in option.time.basis}
+    assert told == {option.spec.method for option in planned.methods} - measured
+
+
 def test_full_training_takes_a_third_more_operations_than_adapters() -> None:
     adapters, full = (
         operations_a_token(QWEN_7B, settings(method=method), 1, fast=False) for method in ("lora", "full")

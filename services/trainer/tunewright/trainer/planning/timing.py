@@ -20,6 +20,7 @@ DORA = 1.85
 """A step of DoRA in steps of LoRA: the middle of the 1.3 to 2.4 that `use_dora` is documented with."""
 CPU_SHARE = 0.3
 """Of the rate of a large matrix product on a CPU, what training reaches; each run's: bench/results/vram_plan.json."""
+_MEASURED = {"cuda": ("qlora",), "cpu": ("qlora", "lora")}
 PEAK_TFLOPS = {
     "H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "A10G": 70, "A10": 125,
     "RTX 4090": 165, "RTX 3090": 71, "A6000": 155,
@@ -49,7 +50,7 @@ def duration(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machin
     rate, basis = _rate(machine, passes)
     if spec.use_dora:
         rate, basis = rate / DORA, f"{basis}; DoRA's part is not measured"
-    if spec.method not in {"qlora", "full"} or (spec.method == "full" and machine.type == "cuda"):
+    if spec.method not in _MEASURED[machine.type]:
         basis += f"; {spec.method} itself is not measured"
     return Duration(operations / rate if rate else 0.0, steps, basis)
 
