@@ -14,7 +14,6 @@ Prints one JSON line.
 import argparse
 import importlib
 import json
-import os
 import platform
 import random
 import re
@@ -181,23 +180,18 @@ def child(folder: Path, workers: int, *, steps: bool) -> dict[str, Any]:
     started = time.process_time()
     seconds: dict[str, float] = defaultdict(float)
     with tempfile.TemporaryDirectory() as output:
-        begin, before = time.perf_counter(), _cpu_seconds()
+        begin, before = time.perf_counter(), peers.cpu_seconds()
         if steps:
             with counted(seconds):
                 manifest = run(DataprepSpec(), {"upload_000": folder}, Path(output), Quiet({"workers": workers}))
         else:
             manifest = run(DataprepSpec(), {"upload_000": folder}, Path(output), Quiet({"workers": workers}))
-        wall, cpu = time.perf_counter() - begin, _cpu_seconds() - before
+        wall, cpu = time.perf_counter() - begin, peers.cpu_seconds() - before
     metrics = manifest.metrics
     found = {name: metrics[name] for name in ("rows_in", "rows_out", "dropped", "fingerprint")}
     spread = {step: round(value, 2) for step, value in seconds.items()}
     rest = {"the rest": round(cpu - sum(seconds.values()), 2)} if steps else {}
     return {**found, "seconds": wall, "cpu_seconds": cpu, "start_seconds": started, "steps": {**spread, **rest}}
-
-
-def _cpu_seconds() -> float:
-    times = os.times()
-    return float(times.user + times.system + times.children_user + times.children_system)
 
 
 def measured(folder: Path, workers: int, *, steps: bool = False) -> dict[str, Any]:
@@ -236,17 +230,14 @@ def _memory(root: int) -> int | None:
 def peer(count: int) -> dict[str, float]:
     """Return how many rows a second datasketch's near-duplicate stage takes, and we in the same stage."""
     peers.ROWS[:] = [f"{question} {answer}" for question, answer in make_rows(count, seed=1)]
-    start = time.perf_counter()
-    peers.peer()
-    theirs = time.perf_counter() - start
+    _, theirs, their_cpu = peers.timed(peers.peer)
     peers.ours()  # loads what is compiled
-    start = time.perf_counter()
-    peers.ours()
-    own = time.perf_counter() - start
+    _, own, own_cpu = peers.timed(peers.ours)
     return {
         "rows": count,
         "datasketch_rows_per_second": round(count / theirs),
         "near_stage_times": round(theirs / own, 1),
+        "near_stage_times_by_cpu": round(their_cpu / own_cpu, 1),
     }
 
 
