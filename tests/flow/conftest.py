@@ -69,6 +69,18 @@ class Running:
             document: dict[str, Any] = json.load(response)
         return document
 
+    def first_event(self, run_id: str, kind: str) -> dict[str, Any]:
+        """Follow a run's events until one of this type comes, and return it."""
+        url = f"{self.url}/v1/runs/{run_id}/events"
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {self.key}"})
+        with urllib.request.urlopen(request, timeout=120) as response:
+            for line in response:
+                if line.startswith(b"data: "):
+                    event: dict[str, Any] = json.loads(line.removeprefix(b"data: "))
+                    if event["type"] == kind:
+                        return event
+        raise AssertionError(f"the run ended without an event of type {kind}")
+
     def submit(self, recipe: Path) -> str:
         """Start a run; return its id."""
         done = tunewright("run", str(recipe), "--detach", "--dir", str(self.folder.path), timeout=120)

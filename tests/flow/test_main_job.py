@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 from openai import OpenAI
 
@@ -138,9 +139,20 @@ def test_a_wrong_file_ends_the_run_with_one_clear_error(
     assert "Traceback" not in done.stderr
 
 
-def test_a_run_is_cancelled_on_request(stack: Running, tmp_path: Path) -> None:
+def test_a_run_is_paused_resumed_from_its_checkpoint_and_cancelled(stack: Running, tmp_path: Path) -> None:
+    def ask(command: str) -> None:
+        done = tunewright(command, run_id, "--dir", str(stack.folder.path))
+        assert done.returncode == 0, done.stderr
+
     run_id = stack.submit(write_recipe(tmp_path, RECIPE.replace("max_steps: 60", "max_steps: 5000")))
     stack.wait(run_id, lambda run: run["stage"] == "train", 120)
-    done = tunewright("cancel", run_id, "--dir", str(stack.folder.path))
-    assert done.returncode == 0, done.stderr
+    trainer = psutil.Process(stack.pid("trainer"))
+    stack.first_event(run_id, "checkpoint")
+    assert trainer.children()
+    ask("pause")
+    stack.wait(run_id, lambda run: run["state"] == "paused", 60)
+    assert not trainer.children()  # nothing holds a GPU
+    ask("resume")
+    assert stack.first_event(run_id, "resume")["data"]["step"] > 0
+    ask("cancel")
     assert stack.wait_for_end(run_id, 60)["state"] == "cancelled"

@@ -104,6 +104,22 @@ def test_a_run_cancelled_while_the_gateway_is_told_to_die_stays_cancelled(make_g
     assert run["failure"]["reason"] == "CANCELLED"
 
 
+def test_a_run_paused_while_the_gateway_is_killed_stays_paused_until_it_is_resumed(make_gateway: MakeGateway) -> None:
+    gateway = make_gateway()
+    run_id = gateway.submit(recipe("pause-bot", gateway.upload(), training={"max_steps": 30, "seed": 501}))
+    gateway.wait(run_id, stage="train")
+    gateway.post(f"/v1/runs/{run_id}/pause")
+    gateway.kill()
+    gateway.start()
+    gateway.wait(run_id, "paused")
+    gateway.kill()
+    gateway.start()
+    time.sleep(2)
+    assert gateway.get(f"/v1/runs/{run_id}")["state"] == "paused"
+    gateway.post(f"/v1/runs/{run_id}/resume")
+    gateway.wait(run_id, "succeeded")
+
+
 def test_a_run_that_was_filed_and_not_started_is_started(make_gateway: MakeGateway) -> None:
     gateway = make_gateway()
     file_id = gateway.upload()

@@ -141,6 +141,49 @@ def test_cancelling_stops_the_job_and_the_run(gateway: Gateway) -> None:
         assert client.post(f"/v1/runs/{run_id}/cancel").status_code == httpx.codes.CONFLICT
 
 
+def test_a_paused_run_lets_go_of_the_gpu_and_goes_on_in_the_same_job(gateway: Gateway) -> None:
+    file_id = gateway.upload()
+    run_id = gateway.submit(recipe("pausing-bot", file_id, training={"max_steps": 30, "seed": 41}))
+    job = gateway.wait(run_id, stage="train")["stages"][2]["job_id"]
+    assert gateway.post(f"/v1/runs/{run_id}/pause")["state"] in {"pausing", "paused"}
+    run = gateway.wait(run_id, "paused", seconds=20)
+    assert [stage["state"] for stage in run["stages"]][:4] == ["succeeded", "succeeded", "paused", "pending"]
+    assert gateway.post(f"/v1/runs/{run_id}/pause")["state"] == "paused"
+
+    other = gateway.submit(recipe("other-bot", file_id, training={"max_steps": 2, "seed": 42}))
+    gateway.wait(other, "succeeded")
+    assert gateway.get(f"/v1/runs/{run_id}")["state"] == "paused"
+
+    assert gateway.post(f"/v1/runs/{run_id}/resume")["state"] == "running"
+    run = gateway.wait(run_id, "succeeded")
+    assert run["stages"][2]["job_id"] == job
+    told = [event["data"]["state"] for event in gateway.events(run_id) if event["type"] == "run"]
+    assert told == ["queued", "running", "pausing", "paused", "running", "succeeded"]
+    with gateway.client() as client:
+        assert client.post(f"/v1/runs/{run_id}/pause").status_code == httpx.codes.CONFLICT
+        answer = client.post(f"/v1/runs/{run_id}/resume")
+        assert answer.status_code == httpx.codes.CONFLICT
+        assert "succeeded" in answer.json()["error"]["message"]
+
+
+def test_a_run_that_is_resumed_while_its_job_is_still_stopping_goes_on(gateway: Gateway) -> None:
+    run_id = gateway.submit(recipe("hasty-bot", gateway.upload(), training={"max_steps": 30, "seed": 43}))
+    gateway.wait(run_id, stage="train")
+    gateway.post(f"/v1/runs/{run_id}/pause")
+    assert gateway.post(f"/v1/runs/{run_id}/resume")["state"] == "running"
+    gateway.wait(run_id, "succeeded")
+
+
+def test_a_paused_run_is_cancelled(gateway: Gateway) -> None:
+    run_id = gateway.submit(recipe("given-up-bot", gateway.upload(), training={"max_steps": 500, "seed": 44}))
+    gateway.wait(run_id, stage="train")
+    gateway.post(f"/v1/runs/{run_id}/pause")
+    gateway.wait(run_id, "paused", seconds=20)
+    gateway.post(f"/v1/runs/{run_id}/cancel")
+    run = gateway.wait(run_id, "cancelled", seconds=20)
+    assert [stage["state"] for stage in run["stages"]][:3] == ["succeeded", "succeeded", "cancelled"]
+
+
 def test_one_gpu_stage_runs_at_a_time_and_a_waiting_one_is_cancelled_at_once(gateway: Gateway) -> None:
     file_id = gateway.upload()
     busy = gateway.submit(recipe("busy-bot", file_id, training={"max_steps": 400, "seed": 5}))

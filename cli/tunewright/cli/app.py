@@ -218,6 +218,30 @@ def cancel(
 
 
 @app.command()
+def pause(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")],
+    url: Url = None,
+    api_key: ApiKey = None,
+    directory: Directory = None,
+) -> None:
+    """Pause a run: training saves a checkpoint and lets go of the GPU until `resume`."""
+    with Gateway(find_endpoint(url, api_key, directory)) as gateway:
+        make_console().print(f"{run_id}: {gateway.pause(run_id)['state']}")
+
+
+@app.command()
+def resume(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")],
+    url: Url = None,
+    api_key: ApiKey = None,
+    directory: Directory = None,
+) -> None:
+    """Let a paused run go on, from its checkpoint."""
+    with Gateway(find_endpoint(url, api_key, directory)) as gateway:
+        make_console().print(f"{run_id}: {gateway.resume(run_id)['state']}")
+
+
+@app.command()
 def models(url: Url = None, api_key: ApiKey = None, directory: Directory = None) -> None:
     """List the models that answer."""
     console = make_console()

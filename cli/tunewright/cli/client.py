@@ -158,6 +158,14 @@ class Gateway:
         """Ask a run to end and return it."""
         return self._json("POST", f"/v1/runs/{run_id}/cancel")
 
+    def pause(self, run_id: str) -> JSON:
+        """Ask a run to stop working until it is resumed, and return it."""
+        return self._json("POST", f"/v1/runs/{run_id}/pause")
+
+    def resume(self, run_id: str) -> JSON:
+        """Let a paused run go on, and return it."""
+        return self._json("POST", f"/v1/runs/{run_id}/resume")
+
     def events(self, run_id: str, *, after: int = 0, lost: Callable[[str], None] | None = None) -> Iterator[JSON]:
         """Yield a run's events in order until it ends; a lost connection is taken up where it broke.
 

@@ -117,11 +117,11 @@ class RunView:
 
 
 def _style(state: str) -> str:
-    styles = {"running": "cyan", "succeeded": "green", "failed": "bold red", "cancelled": "yellow"}
+    styles = {"running": "cyan", "succeeded": "green", "failed": "bold red", "cancelled": "yellow", "paused": "magenta"}
     return styles.get(state, "dim")
 
 
-_SIGNS = {"running": "▸", "succeeded": "✔", "failed": "✘", "cancelled": "■"}
+_SIGNS = {"running": "▸", "succeeded": "✔", "failed": "✘", "cancelled": "■", "paused": "‖"}
 
 
 def stage_bars(stages: Iterable[StageView], *, wide: bool) -> Table:
@@ -159,7 +159,7 @@ def _bar(stage: StageView, width: int) -> RenderableType:
 
 def steps(stage: StageView) -> str:
     """Return how far a stage is, such as 12/60 steps."""
-    if not stage.total or stage.state not in {"running", "failed", "cancelled"}:
+    if not stage.total or stage.state not in {"running", "paused", "failed", "cancelled"}:
         return ""
     if stage.unit == "bytes":
         return f"{size(stage.step)}/{size(stage.total)}"

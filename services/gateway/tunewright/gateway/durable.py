@@ -9,7 +9,7 @@ from tunewright.gateway.database import with_driver
 from tunewright.gateway.journal import Journal
 from tunewright.gateway.pipeline import GPU_QUEUE, Pipeline
 
-VERSION = "pipeline-2"
+VERSION = "pipeline-3"
 """Runs are taken up again only by the order of stages they were started with; other changes make no new order."""
 _QUEUE_POLL_SECONDS = 0.25
 

@@ -22,6 +22,8 @@ class RunState(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
     CANCELLING = "cancelling"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -105,12 +107,10 @@ class Journal:
         """Mark a run as running and return its recipe."""
         with self._database.write() as connection:
             row = _row(connection, run_id)
+            if row.started_at is None:
+                connection.execute(RUNS.update().where(RUNS.c.id == run_id).values(started_at=time.time()))
             if row.state == RunState.QUEUED.value:
-                values = {"state": RunState.RUNNING.value, "started_at": time.time()}
-                connection.execute(RUNS.update().where(RUNS.c.id == run_id).values(**values))
-                _append(
-                    connection, run_id, Event(type="run", message="running", data={"state": RunState.RUNNING.value})
-                )
+                _change(connection, run_id, RunState.RUNNING)
         recipe: dict[str, Any] = json.loads(row.recipe)
         return recipe
 
@@ -130,7 +130,7 @@ class Journal:
             begun = row.started_at or time.time()
             values = {"state": "running", "service": service, "job_id": job_id, "deployment": deployment}
             connection.execute(STAGES.update().where(*where).values(**values, started_at=begun))
-            if row.state == "pending":
+            if row.state in {"pending", "paused"}:
                 data = {"state": "running", "service": service, "job_id": job_id, "deployment": deployment}
                 told = Event(type="stage", stage=stage, message=f"{stage}: running", data=data, job_id=job_id)
                 _append(connection, run_id, told)
@@ -202,9 +202,49 @@ class Journal:
                 raise Conflict(f"run {run_id} has ended: {state.value}")
             if state is RunState.CANCELLING:
                 return
-            values = {"state": RunState.CANCELLING.value, "cancel_requested": True}
-            connection.execute(RUNS.update().where(RUNS.c.id == run_id).values(**values))
-            _append(connection, run_id, Event(type="run", message="cancelling", data={"state": "cancelling"}))
+            connection.execute(RUNS.update().where(RUNS.c.id == run_id).values(cancel_requested=True))
+            _change(connection, run_id, RunState.CANCELLING)
+
+    def request_pause(self, run_id: str) -> None:
+        """Ask a run to stop its job and wait for `resume`; asked twice, it is the same.
+
+        Raises:
+            NotFound: no such run.
+            Conflict: it has ended, or is being cancelled.
+        """
+        with self._database.write() as connection:
+            state = RunState(_row(connection, run_id).state)
+            if state in {RunState.PAUSING, RunState.PAUSED}:
+                return
+            if state not in {RunState.QUEUED, RunState.RUNNING}:
+                raise Conflict(f"run {run_id} cannot be paused: it is {state.value}")
+            _change(connection, run_id, RunState.PAUSING)
+
+    def paused(self, run_id: str) -> None:
+        """Tell that nothing of the run works any more; harmless if it was resumed or cancelled meanwhile."""
+        with self._database.write() as connection:
+            if RunState(_row(connection, run_id).state) is RunState.PAUSING:
+                _pause_stage(connection, run_id)
+                _change(connection, run_id, RunState.PAUSED)
+
+    def resume(self, run_id: str) -> None:
+        """Let a paused run go on.
+
+        Raises:
+            NotFound: no such run.
+            Conflict: it is not paused.
+        """
+        with self._database.write() as connection:
+            row = _row(connection, run_id)
+            if RunState(row.state) not in {RunState.PAUSING, RunState.PAUSED}:
+                raise Conflict(f"run {run_id} cannot be resumed: it is {row.state}", remedy="Only a paused run can.")
+            _change(connection, run_id, RunState.RUNNING if row.started_at else RunState.QUEUED)
+
+    def pause_requested(self, run_id: str) -> bool:
+        """Return True while the run shall not work."""
+        with self._database.read() as connection:
+            state = connection.execute(sa.select(RUNS.c.state).where(RUNS.c.id == run_id)).scalar()
+        return state in {RunState.PAUSING.value, RunState.PAUSED.value}
 
     def cancel_requested(self, run_id: str) -> bool:
         """Return True once somebody asked the run to end."""
@@ -248,9 +288,23 @@ def _outcome(error: TunewrightError | None) -> RunState:
     return RunState.CANCELLED if isinstance(error, Cancelled) else RunState.FAILED
 
 
+def _change(connection: sa.Connection, run_id: str, state: RunState) -> None:
+    connection.execute(RUNS.update().where(RUNS.c.id == run_id).values(state=state.value))
+    _append(connection, run_id, Event(type="run", message=state.value, data={"state": state.value}))
+
+
+def _pause_stage(connection: sa.Connection, run_id: str) -> None:
+    """Mark the stage whose job was stopped; a deployment that is coming up goes on doing so."""
+    where = (STAGES.c.run_id == run_id, STAGES.c.state == "running", STAGES.c.job_id.is_not(None))
+    for name in connection.execute(sa.select(STAGES.c.name).where(*where)).scalars().all():
+        told = Event(type="stage", stage=name, message=f"{name}: paused", data={"state": "paused"})
+        _append(connection, run_id, told)
+    connection.execute(STAGES.update().where(*where).values(state="paused"))
+
+
 def _close_stage(connection: sa.Connection, run_id: str, state: RunState) -> str | None:
     """Give the stage that was under way the run's end; return its name, None if there is none."""
-    where = (STAGES.c.run_id == run_id, STAGES.c.state == "running")
+    where = (STAGES.c.run_id == run_id, STAGES.c.state.in_(["running", "paused"]))
     stage = connection.execute(sa.select(STAGES.c.name).where(*where).order_by(STAGES.c.position.desc())).scalar()
     values = {"state": state.value, "finished_at": time.time()}
     connection.execute(STAGES.update().where(*where).values(**values))

@@ -15,7 +15,7 @@ from dbos import error as dbos_error
 from tunewright.artifacts import ArtifactRef, Kind
 from tunewright.chassis.errors import Cancelled, foreign
 from tunewright.gateway.recipe import parse
-from tunewright.gateway.runner import StageRunner
+from tunewright.gateway.runner import PAUSED, StageRunner
 
 GPU_QUEUE = "gpu"
 STAGES = ("import", "prepare", "train", "merge", "deploy_base", "deploy_tuned", "evaluate", "promote")
@@ -57,18 +57,30 @@ class Pipeline(DBOSConfiguredInstance):
 
     @DBOS.workflow(name="gpu_stage", max_recovery_attempts=None)
     def gpu_stage(self, run_id: str, stage: str, inputs: dict[str, str]) -> str:
-        """Run one stage that needs the GPU; the queue lets one of them run at a time."""
-        return self._job(run_id, stage, **inputs)
+        """Run one stage that needs the GPU, or let go of it at a pause; the queue lets one of them run at a time."""
+        return self._job_once(run_id, stage, inputs)
 
     def _job(self, run_id: str, stage: str, **inputs: str) -> str:
+        while (ref := self._job_once(run_id, stage, inputs)) == PAUSED:
+            self._wait_until_resumed(run_id)
+        return ref
+
+    def _job_once(self, run_id: str, stage: str, inputs: dict[str, str]) -> str:
         return DBOS.run_step({"name": stage}, self._runner.job, run_id, stage, inputs)
+
+    def _wait_until_resumed(self, run_id: str) -> None:
+        DBOS.run_step({"name": "pause"}, self._runner.wait_until_resumed, run_id)
 
     def _deploy(self, run_id: str, stage: str, name: str, model: str) -> None:
         DBOS.run_step({"name": stage}, self._runner.deploy, run_id, stage, name, model)
 
     def _on_gpu(self, run_id: str, stage: str, **inputs: str) -> str:
-        handle = DBOS.enqueue_workflow(GPU_QUEUE, self.gpu_stage, run_id, stage, inputs)
-        try:
-            return handle.get_result(polling_interval_sec=_POLL_SECONDS)
-        except dbos_error.DBOSAwaitedWorkflowCancelledError as error:
-            raise Cancelled(f"run {run_id} was cancelled while it waited for the GPU") from error
+        while True:
+            handle = DBOS.enqueue_workflow(GPU_QUEUE, self.gpu_stage, run_id, stage, inputs)
+            try:
+                ref = handle.get_result(polling_interval_sec=_POLL_SECONDS)
+            except dbos_error.DBOSAwaitedWorkflowCancelledError as error:
+                raise Cancelled(f"run {run_id} was cancelled while it waited for the GPU") from error
+            if ref != PAUSED:
+                return ref
+            self._wait_until_resumed(run_id)

@@ -1,4 +1,4 @@
-"""How one stage of a run is carried out: submit, follow, wait out what is down, cancel. Knows nothing of the order.
+"""How one stage of a run is carried out: submit, follow, wait out what is down, pause, cancel. Knows no order.
 
 Every method may be repeated after a crash: submitting attaches to the job that runs or is finished, an event is kept
 once.
@@ -33,10 +33,14 @@ from tunewright.v1 import inference_pb2, job_pb2
 _FIRST_WAIT_SECONDS = 0.5
 _LONGEST_WAIT_SECONDS = 15.0
 _DEPLOYMENT_POLL_SECONDS = 0.5
+_PAUSE_POLL_SECONDS = 1.0
 _DRAIN_SECONDS = 30.0
 """Longest wait for answers that a replaced deployment is still giving."""
 _ENDED = {job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED}
 _SEVERITIES = {job_pb2.SEVERITY_WARNING: "warning", job_pb2.SEVERITY_ERROR: "error"}
+
+PAUSED = ""
+"""What a stage gives in place of a reference when its run is to pause."""
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -68,7 +72,9 @@ class StageRunner:
         self.patiently(run_id, "end", lambda: self.journal.finish(run_id, error), cancellable=False)
 
     def job(self, run_id: str, stage_name: str, inputs: Mapping[str, str]) -> str:
-        """Run one job stage to its end and return the reference of its artifact.
+        """Run one job stage to its end and return the reference of its artifact; `PAUSED` if the run is to pause.
+
+        A run that pauses has its job stopped with a checkpoint written; the same call again goes on from there.
 
         Args:
             run_id: the run.
@@ -84,7 +90,11 @@ class StageRunner:
 
         def attempt() -> str:
             """Submit, or attach to what runs, and follow it to its end."""
+            if self.journal.pause_requested(run_id):
+                return PAUSED
             job = self._follow(run_id, stage, self._recipe(run_id), refs)
+            if self._was_paused(run_id, job):
+                return PAUSED
             if job.state != job_pb2.JOB_STATE_SUCCEEDED:
                 raise stages.failure_of(job)
             result = str(result_of(job))
@@ -92,6 +102,14 @@ class StageRunner:
             return result
 
         return self.patiently(run_id, stage_name, attempt)
+
+    def wait_until_resumed(self, run_id: str) -> None:
+        """Tell that the run is paused and return once it is not; at once if it was resumed meanwhile.
+
+        Raises:
+            Cancelled: the run was cancelled instead.
+        """
+        self.patiently(run_id, "pause", lambda: self._wait_until_resumed(run_id))
 
     def deploy(self, run_id: str, stage_name: str, name: str, model: str) -> str:
         """Bring a model up under a deployment name and return that name once it answers.
@@ -141,9 +159,20 @@ class StageRunner:
         Raises:
             Unavailable: a room does not answer.
         """
+        self._stop_jobs(run_id, f"run {run_id} was cancelled")
+
+    def pause_jobs(self, run_id: str) -> None:
+        """Ask the run's jobs to save a checkpoint and end, except those that another run waits for.
+
+        Raises:
+            Unavailable: a room does not answer.
+        """
+        self._stop_jobs(run_id, _why_paused(run_id))
+
+    def _stop_jobs(self, run_id: str, why: str) -> None:
         for service, job_id in self.journal.active_jobs(run_id):
             try:
-                self._rooms.cancel_job(Room(service), job_id, f"run {run_id} was cancelled")
+                self._rooms.cancel_job(Room(service), job_id, why)
             except NotFound:
                 _log.info("a job to cancel is gone already", extra={"run_id": run_id, "job_id": job_id})
 
@@ -185,6 +214,26 @@ class StageRunner:
             if job.state in _ENDED and job.last_sequence <= after:
                 return job
             self._raise_if_cancelled(run_id)
+            if self.journal.pause_requested(run_id):
+                self.pause_jobs(run_id)
+                if not self._works_for_us(run_id, job.job_id):
+                    return job  # another run waits for it too: it goes on without this one
+
+    def _works_for_us(self, run_id: str, job_id: str) -> bool:
+        return any(active == job_id for _, active in self.journal.active_jobs(run_id))
+
+    def _was_paused(self, run_id: str, job: job_pb2.Job) -> bool:
+        """Return True for a job that ended, or is left alone, because its run pauses."""
+        if job.state == job_pb2.JOB_STATE_SUCCEEDED:
+            return False
+        stopped = job.state == job_pb2.JOB_STATE_CANCELLED and job.failure.message == _why_paused(run_id)
+        return stopped or job.state not in _ENDED
+
+    def _wait_until_resumed(self, run_id: str) -> None:
+        self.journal.paused(run_id)
+        while self.journal.pause_requested(run_id):
+            self._raise_if_cancelled(run_id)
+            time.sleep(_PAUSE_POLL_SECONDS)
 
     def _await_ready(self, run_id: str, stage: str, deployment: inference_pb2.Deployment) -> None:
         deadline = time.monotonic() + self._deploy_timeout_seconds
@@ -241,6 +290,10 @@ class StageRunner:
             self.journal.tell(run_id, Event(type="waiting", severity="warning", stage=stage, message=text))
         except Unavailable:
             _log.warning("the database does not answer either", extra={"run_id": run_id})
+
+
+def _why_paused(run_id: str) -> str:
+    return f"run {run_id} was paused"
 
 
 def _from_job(stage: str, event: job_pb2.JobEvent) -> Event:

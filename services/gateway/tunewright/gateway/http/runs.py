@@ -1,11 +1,11 @@
-"""/v1/runs: start a run from a recipe, look at it, follow its events, cancel it."""
+"""/v1/runs: start a run from a recipe, look at it, follow its events, pause and resume it, cancel it."""
 
 import asyncio
 import hashlib
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -78,6 +78,18 @@ async def retrieve_run(request: Request, run_id: str, _key: Key) -> dict[str, An
 async def cancel_run(request: Request, run_id: str, _key: Key) -> dict[str, Any]:
     """Cancel a run: its job is stopped, its deployments are taken down, what it finished stays."""
     return await run_in_threadpool(_cancel, state_of(request), run_id)
+
+
+@router.post("/{run_id}/pause")
+async def pause_run(request: Request, run_id: str, _key: Key) -> dict[str, Any]:
+    """Pause a run: its job saves a checkpoint and lets go of the GPU; what answers goes on answering."""
+    return await run_in_threadpool(_pause, state_of(request), run_id)
+
+
+@router.post("/{run_id}/resume")
+async def resume_run(request: Request, run_id: str, _key: Key) -> dict[str, Any]:
+    """Let a paused run go on, from its checkpoint."""
+    return await run_in_threadpool(_resume, state_of(request), run_id)
 
 
 @router.get("/{run_id}/events", response_class=StreamingResponse)
@@ -165,12 +177,27 @@ def _start(state: State, run_id: str, recipe: Recipe, key: KeyRecord) -> bool:
     return created
 
 
+def _pause(state: State, run_id: str) -> dict[str, Any]:
+    state.journal.request_pause(run_id)
+    _at_once(state, run_id, "pausing", state.runner.pause_jobs)
+    return state.views.get(run_id)
+
+
+def _resume(state: State, run_id: str) -> dict[str, Any]:
+    state.journal.resume(run_id)
+    return state.views.get(run_id)
+
+
 def _cancel(state: State, run_id: str) -> dict[str, Any]:
     state.journal.request_cancel(run_id)
     state.runs.cancel_waiting(run_id)
-    try:
-        state.runner.cancel_jobs(run_id)
-    except TunewrightError as error:
-        # The run's own workflow asks again until the room answers; here it is only asked at once.
-        state.journal.warn(run_id, f"cancelling: {error.message}")
+    _at_once(state, run_id, "cancelling", state.runner.cancel_jobs)
     return state.views.get(run_id)
+
+
+def _at_once(state: State, run_id: str, what: str, ask: Callable[[str], None]) -> None:
+    """Ask the rooms now; the run's own workflow asks again until they answer."""
+    try:
+        ask(run_id)
+    except TunewrightError as error:
+        state.journal.warn(run_id, f"{what}: {error.message}")
