@@ -37,8 +37,7 @@ def test_a_run_in_which_everything_is_killed_once_ends_in_the_same_artifacts(
         ("evaluate", ["evaluator", "gateway"]),
     ):
         victim.wait(run_id, in_stage(stage, *_later(stage)), 300)
-        for service in services:
-            victim.kill(service)
+        victim.kill(*services)
     run = victim.wait_for_end(run_id)
     assert run["state"] == "succeeded", run["failure"]
     for stage in ("import", "prepare", "train", "merge"):
