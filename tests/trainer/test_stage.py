@@ -190,6 +190,9 @@ def test_training_stops_when_evaluations_stop_improving(tmp_path: Path) -> None:
     assert metrics["steps"] == metrics["best_step"] + 4 < 40
     assert metrics["best_eval_loss"] == losses[metrics["best_step"]] == min(losses[s] for s in losses if s)
     assert result.report.of_type("early_stop")[0]["best_step"] == metrics["best_step"]
+    (told,) = result.report.of_type("overfitting")
+    assert told["best_step"] == metrics["overfits_since"] == metrics["best_step"]
+    assert told["eval_loss"] > metrics["best_eval_loss"]
 
 
 def test_the_best_adapter_is_what_is_saved_not_the_last(tmp_path: Path) -> None:

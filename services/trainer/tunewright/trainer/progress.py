@@ -11,6 +11,10 @@ from typing import Any
 from tunewright.chassis.errors import Refused
 from tunewright.trainer.stability import ROLLBACKS, WINDOW, Unstable
 
+_RISES = 2
+"""Evaluations in a row that must be worse than the best."""
+_WORSE = 1.01
+
 
 @dataclass(slots=True)
 class RunProgress:
@@ -24,6 +28,8 @@ class RunProgress:
     best_step: int | None = None
     evaluations_without_improvement: int = 0
     stopped_early: bool = False
+    overfits_since: int | None = None
+    """Best step of a run that went on to learn its rows by heart: see `overfits`."""
     evaluation_pending: bool = False
     """True in a checkpoint that was saved in the middle of an evaluation: it is done over on a resume."""
     tokens: int = 0
@@ -70,6 +76,31 @@ class RunProgress:
         if best is not None and loss >= best:
             return False
         self.best_eval_loss, self.best_step = loss, step
+        return True
+
+    def overfits(self) -> bool:
+        """Return True once, when the held-out loss keeps rising from its best while the training loss keeps falling.
+
+        Rising: the newest two evaluations are both worse than the best, the newest by more than 1 % of it. Falling: the
+        mean training loss reported after the best step is below that of as many reports before it.
+        """
+        if self.overfits_since is not None or self.best_step is None or self.best_eval_loss is None:
+            return False
+        later = [
+            entry["eval_loss"] for entry in self.history if "eval_loss" in entry and entry["step"] > self.best_step
+        ]
+        if (
+            len(later) < _RISES
+            or min(later[-_RISES:]) <= self.best_eval_loss
+            or later[-1] <= self.best_eval_loss * _WORSE
+        ):
+            return False
+        after = [entry["loss"] for entry in self.history if "loss" in entry and entry["step"] > self.best_step]
+        before = [entry["loss"] for entry in self.history if "loss" in entry and entry["step"] <= self.best_step]
+        before = before[-len(after) :] if after else []
+        if not after or not before or sum(after) / len(after) >= sum(before) / len(before):
+            return False
+        self.overfits_since = self.best_step
         return True
 
     def to_dict(self) -> dict[str, Any]:

@@ -299,5 +299,6 @@ def _metrics(trainer: Loop, train: Encoded, held_out: Encoded) -> dict[str, Any]
         "tokens": progress.tokens,
         "tokens_per_second": progress.tokens / progress.seconds if progress.seconds else None,
         "stopped_early": progress.stopped_early,
+        "overfits_since": progress.overfits_since,
         "remedies": progress.remedies,
     }

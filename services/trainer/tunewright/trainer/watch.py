@@ -92,6 +92,17 @@ class Watch(TrainerCallback):
         )
         if best:
             self._trainer.best_weights = adapters.copy_weights(self._trainer.model)
+        if progress.overfits():
+            self._trainer.report.event(
+                "overfitting",
+                f"the training loss goes on falling and the held-out loss rises since step {progress.best_step} (from "
+                f"{progress.best_eval_loss:.4f} to {kwargs['metrics']['eval_loss']:.4f}): rows are learned by heart. "
+                "What is kept is the best step. Fewer epochs, a lower learning_rate or lora_r, or more rows may help.",
+                severity=Severity.WARNING,
+                best_step=progress.best_step,
+                best_eval_loss=progress.best_eval_loss,
+                eval_loss=kwargs["metrics"]["eval_loss"],
+            )
         if progress.stopped_early:
             control.should_training_stop = control.should_save = True
             self._trainer.report.event(
