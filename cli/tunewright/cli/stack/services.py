@@ -150,6 +150,8 @@ def _room(folder: StackFolder, config: StackConfig, name: str, import_root: str)
         environment |= {"TUNEWRIGHT_LISTEN": known.get("grpc", "127.0.0.1:0")}
         if name == "merger":
             environment["TUNEWRIGHT_IMPORT_ROOT"] = import_root
+        if name == "trainer":
+            environment["TUNEWRIGHT_TENSORBOARD_DIR"] = str(folder.path / "tensorboard")
         if name == "inference":
             environment |= {"TUNEWRIGHT_ENGINE_HOST": "127.0.0.1", "TUNEWRIGHT_ENGINE_PORTS": "0"}
         if name in {"inference", "evaluator"}:

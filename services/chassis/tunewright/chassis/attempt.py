@@ -107,6 +107,7 @@ class Attempt:
                 "inputs": {name: str(found.folder.resolve()) for name, found in held.items()},
                 "runtime": {
                     **self._record.runtime,
+                    "job_id": self._record.job_id,
                     "manifests": {name: found.manifest.model_dump(mode="json") for name, found in held.items()},
                 },
                 "log_level": self._settings.log_level,

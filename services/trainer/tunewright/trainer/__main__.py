@@ -1,6 +1,6 @@
 from tunewright.chassis.main import main
-from tunewright.chassis.settings import ServiceSettings
 from tunewright.trainer.service import STAGES, register
+from tunewright.trainer.settings import TrainerSettings
 
 if __name__ == "__main__":
-    main("trainer", settings=ServiceSettings, stages=STAGES, register=register)
+    main("trainer", settings=TrainerSettings, stages=STAGES, register=register)

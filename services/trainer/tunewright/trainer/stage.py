@@ -22,6 +22,7 @@ from tunewright.trainer.base import (
     load_tokenizer,
     quantization,
 )
+from tunewright.trainer.board import Board
 from tunewright.trainer.data import load_dataset
 from tunewright.trainer.device import Device, pick_device
 from tunewright.trainer.encoding import Encoded, Encoder, Example
@@ -32,6 +33,7 @@ from tunewright.trainer.planning.lengths import steps_of
 from tunewright.trainer.preference import PreferenceEncoder
 from tunewright.trainer.progress import RunProgress
 from tunewright.trainer.raw_text import TextEncoder
+from tunewright.trainer.settings import TrainerSettings
 from tunewright.trainer.spec import TrainingSpec
 from tunewright.trainer.watch import Watch
 
@@ -219,8 +221,14 @@ def _trainer(
         eval_dataset=columns(by_length) if by_length else None,
         processing_class=tokenizer,
     )
-    trainer.add_callback(Watch(trainer, spec, device))
+    trainer.add_callback(Watch(trainer, spec, device, _board(report)))
     return trainer
+
+
+def _board(report: Reporter) -> Board | None:
+    """Return what writes the figures for TensorBoard, where the operator wants that and the job has a name."""
+    folder, job = TrainerSettings().tensorboard_dir, report.runtime.get("job_id")
+    return Board(folder / str(job)[:12]) if folder and job else None
 
 
 def _in_one(spec: TrainingSpec) -> TrainingSpec:

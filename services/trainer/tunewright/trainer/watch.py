@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 
 from tunewright.chassis.stage import Severity
 from tunewright.trainer import adapters
+from tunewright.trainer.board import Board
 from tunewright.trainer.device import Device
 from tunewright.trainer.loop import Loop
 from tunewright.trainer.spec import TrainingSpec
@@ -31,10 +32,11 @@ _FIGURES = {
 class Watch(TrainerCallback):
     """Tells what happens and keeps `trainer.progress`; transformers calls it."""
 
-    def __init__(self, trainer: Loop, spec: TrainingSpec, device: Device) -> None:
+    def __init__(self, trainer: Loop, spec: TrainingSpec, device: Device, board: Board | None = None) -> None:
         self._trainer = trainer
         self._spec = spec
         self._device = device
+        self._board = board
         self._begun = self._last = time.monotonic()
         self._first_step = 0
         self._tokens_told = trainer.progress.tokens
@@ -45,6 +47,13 @@ class Watch(TrainerCallback):
         self._begun = self._last = time.monotonic()
         self._first_step = state.global_step
         self._tokens_told = self._trainer.progress.tokens
+        if self._board is not None:
+            self._board.begin(state.global_step)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
+        """Close what is written beside the job's reports."""
+        if self._board is not None:
+            self._board.close()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
         """Collect the rows and the loss of the step."""
@@ -80,6 +89,8 @@ class Watch(TrainerCallback):
         entry = {"step": state.global_step, "epoch": state.epoch or 0.0, "time": time.time(), **figures}
         self._trainer.progress.history.append(entry)
         self._trainer.report.progress(state.global_step, args.max_steps, unit="steps", **figures)
+        if self._board is not None:
+            self._board.add(state.global_step, figures)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
         """Keep the best adapter; stop when evaluations stop improving."""
