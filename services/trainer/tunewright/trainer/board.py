@@ -24,7 +24,7 @@ class Board:
         """Start after `step` optimizer steps: what an earlier process wrote of later ones is hidden."""
         self.close()
         purge = step + 1 if step else None
-        self._writer = SummaryWriter(str(self._folder), purge_step=purge)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(self._folder), purge_step=purge)
 
     def add(self, step: int, figures: Mapping[str, float]) -> None:
         """Write figures of a step: chart by name, in it the training rows beside the held-out ones."""
