@@ -17,6 +17,7 @@ SETTINGS = {
     "dataprep": "tunewright.dataprep.settings:DataprepSettings",
     "gateway": "tunewright.gateway.settings:GatewaySettings",
     "merger": "tunewright.merger.service:MergerSettings",
+    "trainer": "tunewright.trainer.settings:TrainerSettings",
     "evaluator": "tunewright.evaluator.settings:EvaluatorSettings",
     "inference": "tunewright.inference.settings:InferenceSettings",
 }
