@@ -129,11 +129,12 @@ def test_an_endpoint_that_is_no_plain_url_is_refused(url: str) -> None:
         S3Store(url, "bucket", "a", "b")
 
 
-def test_a_connection_that_breaks_on_its_way_is_survived(far: S3Store, line: Wire, big: Path) -> None:
+@pytest.mark.parametrize("after_bytes", [SIZE // 2, 100_000], ids=["in the middle", "before the first piece"])
+def test_a_connection_that_breaks_on_its_way_is_survived(far: S3Store, line: Wire, big: Path, after_bytes: int) -> None:
     sha256 = file_sha256(big)
     far.put_file(big, "big", sha256=sha256)
     line.reset()
-    line.cut(after_bytes=SIZE // 2)
+    line.cut(after_bytes=after_bytes)
     moved: list[int] = []
     far.get_file("big", big.with_name("copy"), size_bytes=SIZE, sha256=sha256, progress=moved.append)
     assert line.was_cut

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from tunewright.artifacts.errors import IntegrityError, ObjectNotFound, StoreUnavailable
+from tunewright.artifacts.errors import BrokenOff, IntegrityError, ObjectNotFound, StoreUnavailable
 from tunewright.artifacts.local import check_sha256, check_size, holds, part_path
 from tunewright.artifacts.s3_client import S3Client
 from tunewright.artifacts.store import Progress
@@ -154,8 +154,9 @@ def _fetch_range(
                 position += len(piece)
                 if progress:
                     progress(len(piece))
-        except StoreUnavailable:
-            if attempt == _TRIES or position == begun:  # a connection that broke on its way is worth another
+        except StoreUnavailable as error:
+            on_its_way = isinstance(error, BrokenOff) or position > begun  # worth another connection
+            if attempt == _TRIES or not on_its_way:
                 raise
         if position >= end:
             break

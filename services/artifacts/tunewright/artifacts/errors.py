@@ -46,3 +46,7 @@ class UnsafePath(ArtifactError):
 
 class StoreUnavailable(ArtifactError):
     """The store does not answer, refuses the credentials, or has no room left."""
+
+
+class BrokenOff(StoreUnavailable):
+    """The store answered, and the connection broke while an object came: worth another connection at once."""

@@ -19,7 +19,7 @@ from minio.datatypes import Part
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from minio.helpers import check_bucket_name
 
-from tunewright.artifacts.errors import ObjectExists, ObjectNotFound, StoreUnavailable
+from tunewright.artifacts.errors import BrokenOff, ObjectExists, ObjectNotFound, StoreUnavailable
 from tunewright.artifacts.store import ObjectInfo
 
 CONNECT_TIMEOUT_SECONDS = 3.0
@@ -108,11 +108,17 @@ class S3Client:
         return b"".join(self.read(key))
 
     def read(self, key: str, start: int = 0, length: int = 0) -> Iterator[bytes]:
-        """Yield an object's bytes, or `length` of them from `start` on, in pieces of at most 1 MiB."""
+        """Yield an object's bytes, or `length` of them from `start` on, in pieces of at most 1 MiB.
+
+        Raises:
+            BrokenOff: the connection broke on the way; bytes that came since the last piece are lost.
+        """
         with self.mapped(key):
             response = self._client.get_object(self.bucket, key, offset=start, length=length)
             try:
                 yield from response.stream(_READ_BYTES)
+            except urllib3.exceptions.ProtocolError as error:
+                raise BrokenOff(str(self._unavailable(_connection_trouble(error)))) from error
             finally:
                 response.close()
                 response.release_conn()
