@@ -145,25 +145,27 @@ def test_a_failed_job_starts_again_when_it_is_submitted_again(make_runner: MakeR
     assert [event["sequence"] for event in events] == list(range(1, len(events) + 1))
 
 
-def test_cancel_ends_a_running_job_and_its_process(store: Store, make_runner: MakeRunner) -> None:
+def test_cancel_ends_a_running_job_and_its_process(store: Store, make_runner: MakeRunner, tmp_path: Path) -> None:
     runner = make_runner(store)
     job_id = runner.submit(COUNT, CountSpec(steps=1000, step_seconds=0.05), {}).job_id
     wait_until(lambda: any(e and e["type"] == "progress" for e in _so_far(runner, job_id)))
+    assert _stage_processes(tmp_path)
     runner.cancel(job_id, "changed my mind")
     job, events = finished(runner, job_id)
     assert (job.state, job.failure.message) == (job_pb2.JOB_STATE_CANCELLED, "changed my mind")
-    assert not _stage_processes()
+    assert not _stage_processes(tmp_path)
     assert events[-1]["state"] == "CANCELLED"
 
 
-def test_a_stage_that_ignores_the_stop_is_killed_after_its_grace(make_runner: MakeRunner) -> None:
+def test_a_stage_that_ignores_the_stop_is_killed_after_its_grace(make_runner: MakeRunner, tmp_path: Path) -> None:
     runner = make_runner(MemoryStore(), stop_grace_seconds=1)
     job_id = runner.submit(COUNT, CountSpec(steps=1000, step_seconds=0.05, ignore_stop=True), {}).job_id
     wait_until(lambda: any(e and e["type"] == "progress" for e in _so_far(runner, job_id)))
+    assert _stage_processes(tmp_path)
     runner.cancel(job_id, "")
     job, _ = finished(runner, job_id)
     assert job.state == job_pb2.JOB_STATE_CANCELLED
-    assert not _stage_processes()
+    assert not _stage_processes(tmp_path)
 
 
 def test_a_queued_job_can_be_cancelled_before_it_starts(make_runner: MakeRunner) -> None:
@@ -218,7 +220,7 @@ def test_a_runner_killed_with_its_stage_leaves_no_orphan_and_the_next_one_makes_
     with subprocess.Popen([*command, json.dumps(spec)], env=environment, stdout=subprocess.PIPE) as process:
         wait_until(lambda: any("/manifest.json" in info.key for info in s3_store.list("checkpoints/")))
         process.send_signal(signal.SIGKILL)
-    wait_until(lambda: not _stage_processes(), 5)
+    wait_until(lambda: not _stage_processes(tmp_path), 5)
 
     again = subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
     ((_, state, result, attempt),) = json.loads(again.stdout)
@@ -271,15 +273,11 @@ def _so_far(runner: JobRunner, job_id: str) -> list[Event]:
     return seen
 
 
-def _stage_processes() -> list[psutil.Process]:
+def _stage_processes(folder: Path) -> list[psutil.Process]:
+    """Return the stages' processes that work below a folder: other tests' and other stacks' are not looked at."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
         command = process.info["cmdline"] or []
-        if "tunewright.chassis.child" in command and "counter" in str(command) + str(_folder_service(command)):
+        if "tunewright.chassis.child" in command and Path(command[-1]).is_relative_to(folder):
             found.append(process)
     return found
-
-
-def _folder_service(command: list[str]) -> str:
-    task = Path(command[-1]) / "task.json"
-    return str(json.loads(task.read_text())["service"]) if task.exists() else "counter"
