@@ -6,7 +6,7 @@ Any failure ends as one red message with a remedy and an exit code other than 0,
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,10 +27,10 @@ from tunewright.cli.console import make_console, show_error
 from tunewright.cli.data import app as data_app
 from tunewright.cli.data_files import DataFiles
 from tunewright.cli.doctor import report as doctor_report
-from tunewright.cli.endpoint import find_endpoint, local_stack
+from tunewright.cli.endpoint import Endpoint, find_endpoint, local_stack
 from tunewright.cli.errors import CliError
 from tunewright.cli.objects import ObjectFiles, stack_store
-from tunewright.cli.options import ApiKey, Directory, Url
+from tunewright.cli.options import ApiKey, Directory, RunId, Url
 from tunewright.cli.plan import Given, make_plan, refusal
 from tunewright.cli.plan import show as show_plan
 from tunewright.cli.recipe import Recipe, Sent, load_recipe
@@ -182,7 +182,7 @@ def run(
 
 @app.command()
 def watch(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")],
+    run_id: RunId,
     url: Url = None,
     api_key: ApiKey = None,
     directory: Directory = None,
@@ -206,39 +206,26 @@ def runs(url: Url = None, api_key: ApiKey = None, directory: Directory = None) -
 
 
 @app.command()
-def cancel(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")],
-    url: Url = None,
-    api_key: ApiKey = None,
-    directory: Directory = None,
-) -> None:
+def cancel(run_id: RunId, url: Url = None, api_key: ApiKey = None, directory: Directory = None) -> None:
     """Ask a run to end; what it finished stays."""
-    with Gateway(find_endpoint(url, api_key, directory)) as gateway:
-        make_console().print(f"{run_id}: {gateway.cancel(run_id)['state']}")
+    _change(find_endpoint(url, api_key, directory), Gateway.cancel, run_id)
 
 
 @app.command()
-def pause(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")],
-    url: Url = None,
-    api_key: ApiKey = None,
-    directory: Directory = None,
-) -> None:
+def pause(run_id: RunId, url: Url = None, api_key: ApiKey = None, directory: Directory = None) -> None:
     """Pause a run: training saves a checkpoint and lets go of the GPU until `resume`."""
-    with Gateway(find_endpoint(url, api_key, directory)) as gateway:
-        make_console().print(f"{run_id}: {gateway.pause(run_id)['state']}")
+    _change(find_endpoint(url, api_key, directory), Gateway.pause, run_id)
 
 
 @app.command()
-def resume(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")],
-    url: Url = None,
-    api_key: ApiKey = None,
-    directory: Directory = None,
-) -> None:
+def resume(run_id: RunId, url: Url = None, api_key: ApiKey = None, directory: Directory = None) -> None:
     """Let a paused run go on, from its checkpoint."""
-    with Gateway(find_endpoint(url, api_key, directory)) as gateway:
-        make_console().print(f"{run_id}: {gateway.resume(run_id)['state']}")
+    _change(find_endpoint(url, api_key, directory), Gateway.resume, run_id)
+
+
+def _change(endpoint: Endpoint, ask: Callable[[Gateway, str], Mapping[str, Any]], run_id: str) -> None:
+    with Gateway(endpoint) as gateway:
+        make_console().print(f"{run_id}: {ask(gateway, run_id)['state']}")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Options that several commands have: which gateway, with which key, which local stack. Knows no command."""
+"""Options that several commands have: which run, gateway, key, local stack. Knows no command."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,3 +16,4 @@ Directory = Annotated[
     Path | None,
     typer.Option("--dir", envvar="TUNEWRIGHT_STACK_DIR", help=f"Stack's folder; else the nearest {DEFAULT}."),
 ]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")]

@@ -34,8 +34,8 @@ def test_the_results_on_file_are_those_of_the_arithmetic_as_it_is() -> None:
 
 
 def test_the_resident_set_of_a_real_training_is_met_within_an_eighth(tmp_path: Path) -> None:
-    # A process of its own, as RSS never falls: 8 s of CPU time, most of it imports. Blocks are mapped by themselves,
-    # since what glibc's heap keeps beside them is no part of the arithmetic. Measured: 2 % off (bench/results).
+    # A process of its own, as RSS never falls. Blocks are mapped by themselves, since what glibc's heap keeps beside
+    # them is no part of the arithmetic. bench/results/vram_plan.json has what was measured.
     settings: dict[str, Any] = {**SMALL, "method": "lora", "gradient_checkpointing": False}
     base = tmp_path / "base"
     make(base)
