@@ -75,6 +75,13 @@ def test_a_refusal_names_what_fits_and_what_it_names_fits(
         assert again.remedies == ()
 
 
+def test_a_search_is_planned_with_its_highest_rank_and_its_trials() -> None:
+    plain, searched = settings(), settings(search={"trials": 5, "lora_r": [8, 256], "learning_rate": [1e-5, 1e-3]})
+    one, many = (judged(QWEN_7B, spec, LONG, gpu(80)) for spec in (plain, searched))
+    assert many.found.memory == judged(QWEN_7B, settings(lora_r=256), LONG, gpu(80)).found.memory
+    assert many.time.seconds == pytest.approx(one.time.seconds * 2)  # four trials of a quarter, and the run
+
+
 def test_where_nothing_fits_nothing_is_named() -> None:
     planned = plan(QWEN_7B, settings(), LONG, gpu(4))
     assert not planned.proposed.fits

@@ -17,6 +17,7 @@ from tunewright.trainer.checkpoints import Checkpoint
 from tunewright.trainer.loop import Loop
 from tunewright.trainer.spec import TrainingSpec
 from tunewright.trainer.stability import Unstable
+from tunewright.trainer.troubles import Trouble
 
 _ROWS_NAMED = 20
 
@@ -31,13 +32,23 @@ class Attempts:
         build: returns a fresh trainer for a spec.
         fingerprint: of what the run must have in common with a checkpoint.
         report: hears what happened, what is tried, and says when to stop.
+        mends: whether a remedy may be looked for; in a trial of a search only those that leave its settings alone.
     """
 
-    def __init__(self, spec: TrainingSpec, build: Build, fingerprint: str, report: Reporter) -> None:
+    def __init__(
+        self,
+        spec: TrainingSpec,
+        build: Build,
+        fingerprint: str,
+        report: Reporter,
+        *,
+        mends: Callable[[Trouble], bool] = lambda _: True,
+    ) -> None:
         self._spec = spec
         self._build = build
         self._fingerprint = fingerprint
         self._report = report
+        self._mends = mends
         self._taken: list[dict[str, Any]] | None = None
 
     def run(self) -> Loop:
@@ -77,7 +88,7 @@ class Attempts:
         trouble = troubles.recognise(error)
         spec = remedies.with_remedies(self._spec, taken)
         step = trainer.state.global_step
-        if trouble is None:
+        if trouble is None or not self._mends(trouble):
             return False
         remedy = remedies.next_remedy(
             trouble,
@@ -143,7 +154,7 @@ def train(trainer: Loop, found: Checkpoint | None, report: Reporter) -> None:
         _go_on(trainer, found, report)
     elif trainer.eval_dataset is not None and trainer.progress.first_eval_loss is None:
         trainer.evaluate()
-    done = found is not None and found.step >= trainer.args.max_steps
+    done = found is not None and found.step >= trainer.last_step
     if not done and not trainer.progress.stopped_early:
         trainer.train(resume_from_checkpoint=str(found.directory) if found is not None else None)
         trainer.check_weights()

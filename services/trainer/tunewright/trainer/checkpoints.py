@@ -19,7 +19,7 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,30 @@ def write_start(folder: Path, fingerprint: str, progress: dict[str, Any]) -> Che
     return write(
         folder, 0, fingerprint=fingerprint, tensors={}, state={"progress": progress}, trainer_state="{}"
     )  # fmt: skip
+
+
+def write_bundle(folder: Path, number: int, fingerprint: str, parts: Mapping[str, Path]) -> Checkpoint:
+    """Write `folder/checkpoint-<number>` of files and folders by their names in it, linked where they are not copied.
+
+    Files that go on being written must not be linked: those that stand alone are copied.
+    """
+    partial = folder / f".partial-{number}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, source in parts.items():
+        target = partial / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, copy_function=os.link)
+        else:
+            shutil.copyfile(source, target)
+    _seal(partial, number, fingerprint)
+    return _appear(partial, folder / f"checkpoint-{number}", number)
+
+
+def latest(folder: Path) -> Checkpoint | None:
+    """Return the newest checkpoint by number, whole or not; None if there is none."""
+    return next(_all(folder), None) if folder.is_dir() else None
 
 
 def amend(checkpoint: Checkpoint, progress: dict[str, Any]) -> Checkpoint:
@@ -196,7 +220,8 @@ def _fault(checkpoint: Checkpoint, fingerprint: str) -> str | None:
 
 
 def _seal(partial: Path, step: int, fingerprint: str) -> None:
-    files = {path.name: [path.stat().st_size, file_sha256(path)] for path in sorted(partial.iterdir())}
+    found = sorted(path for path in partial.rglob("*") if path.is_file())
+    files = {path.relative_to(partial).as_posix(): [path.stat().st_size, file_sha256(path)] for path in found}
     seal = {"step": step, "fingerprint": fingerprint, "files": files}
     (partial / _SEAL).write_text(json.dumps(seal, sort_keys=True), encoding="utf-8")
 
@@ -210,6 +235,7 @@ def _appear(partial: Path, target: Path, step: int) -> Checkpoint:
 
 def _flush(directory: Path) -> None:
     """Bring the files to the disk before the rename makes them a checkpoint."""
-    for path in directory.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    for path in directory.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())

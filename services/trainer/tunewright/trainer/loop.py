@@ -119,6 +119,8 @@ class Loop(Trainer):
         self._keep_checkpoints = keep_checkpoints
         self._loraplus_lr_ratio = loraplus_lr_ratio
         self.fast = fast
+        self.last_step = int(self.args.max_steps)
+        """Step after which the run ends; a trial of a search ends before its schedule does."""
         self._outer_generators: tuple[checkpoints.Tensors, dict[str, Any]] | None = None
         self._unlogged: dict[str, Any] = {"loss": 0.0, "steps": 0}
         self._eval_nats = 0.0

@@ -16,6 +16,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from tunewright.artifacts import file_sha256
+from tunewright.trainer.search.page import page
 
 
 def save_tokenizer(tokenizer: Any, directory: Path) -> dict[str, str]:  # noqa: ANN401 - transformers ships no types
@@ -57,6 +58,13 @@ def save_golden(golden: dict[str, Any], directory: Path) -> None:
     """Write golden.json."""
     text = json.dumps(golden, sort_keys=True, ensure_ascii=False)
     (directory / "golden.json").write_text(text + "\n", encoding="utf-8")
+
+
+def save_search(found: dict[str, Any], directory: Path) -> None:
+    """Write search.json and search.html: every trial of a search."""
+    text = json.dumps(found, indent=2, sort_keys=True, ensure_ascii=False)
+    (directory / "search.json").write_text(text + "\n", encoding="utf-8")
+    (directory / "search.html").write_text(page(found), encoding="utf-8")
 
 
 def save_logs(history: Sequence[dict[str, float]], directory: Path) -> None:

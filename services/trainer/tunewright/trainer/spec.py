@@ -27,10 +27,60 @@ _LEARNING_RATES: dict[tuple[str, str], float] = {
     ("prompt_tuning", "sft"): 3e-2,
     ("prompt_tuning", "cpt"): 3e-2,
 }
+_HIGHEST_RANK = 1024
 _ADAPTER_FIELDS = (
     "lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_dora", "use_rslora", "loraplus_lr_ratio",
     "modules_to_save",
 )  # fmt: skip
+
+
+class SearchSpec(Spec):
+    """Short trials with other ranks and learning rates before the run itself, which goes on from the best of them.
+
+    A trial is the beginning of a run with its settings, and is judged by its held-out loss. The recipe's own rank and
+    rate are the first trial where they lie within what is searched; with another rank, lora_alpha changes so that
+    lora_alpha / lora_r stays (with use_rslora it stays itself).
+    """
+
+    trials: int = Field(default=0, ge=0, le=1000)
+    """Trials at most; 0: no search. Where only ranks are searched, each is tried once."""
+    lora_r: tuple[int, ...] = ()
+    """Ranks to choose from; empty: that of the recipe."""
+    learning_rate: tuple[float, ...] = ()
+    """Lowest and highest rate, between which rates are drawn by their logarithm; empty: that of the recipe."""
+    max_steps: int = Field(default=0, ge=0, le=10_000_000)
+    """Optimizer steps of a trial, rounded up to an evaluation; 0 stands for a quarter of the run."""
+    startup_trials: int = Field(default=3, ge=1, le=1000)
+    """Trials that always go to their end; a later one ends at an evaluation that is worse than the median of those
+    before it at the same step."""
+
+    @field_validator("lora_r", "learning_rate")
+    @classmethod
+    def _is_ordered(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        """Sort: the same set in another order is the same job."""
+        return tuple(sorted(set(value)))
+
+    @field_validator("lora_r")
+    @classmethod
+    def _ranks_are_ranks(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(value) == 1 or any(not 1 <= rank <= _HIGHEST_RANK for rank in value):
+            raise ValueError(f"two or more different ranks from 1 to {_HIGHEST_RANK} are expected, found {list(value)}")
+        return value
+
+    @field_validator("learning_rate")
+    @classmethod
+    def _rates_are_bounds(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if value and (len(value) != 2 or value[0] <= 0 or value[1] > 1):  # noqa: PLR2004 - lowest and highest
+            raise ValueError(f"the lowest and the highest rate are expected, above 0 and up to 1, found {list(value)}")
+        return value
+
+    @model_validator(mode="after")
+    def _searches_something(self) -> Self:
+        if self.trials and not (self.lora_r or self.learning_rate):
+            raise ValueError("name what is searched: lora_r (ranks), learning_rate (lowest and highest), or both")
+        if not self.trials and self != SearchSpec.model_construct():
+            raise ValueError("say how many trials there are: trials")
+        return self
 
 
 class TrainingSpec(Spec):
@@ -42,7 +92,7 @@ class TrainingSpec(Spec):
     serves it."""
     objective: Objective = "sft"
     """sft: the answers of conversations. cpt: every token of raw `text`. dpo: `chosen` above `rejected` answers."""
-    lora_r: int = Field(default=16, ge=1, le=1024)
+    lora_r: int = Field(default=16, ge=1, le=_HIGHEST_RANK)
     """Rank of the adapters."""
     lora_alpha: float = Field(default=32.0, gt=0, le=4096)
     """Adapters count lora_alpha / lora_r times."""
@@ -120,6 +170,8 @@ class TrainingSpec(Spec):
     on a CPU."""
     bnb_4bit_use_double_quant: bool = True
     """Quantise the quantisation constants too: 0.37 bits a parameter less (QLoRA, section 3)."""
+    search: SearchSpec = SearchSpec()
+    """Ranks and learning rates that are tried before the run itself."""
 
     @model_validator(mode="before")
     @classmethod
@@ -163,6 +215,15 @@ class TrainingSpec(Spec):
             raise ValueError("rows of dpo and of prompt_tuning stand alone; leave it out")
         return value
 
+    @field_validator("search")
+    @classmethod
+    def _trials_share_a_base(cls, value: SearchSpec, info: ValidationInfo) -> SearchSpec:
+        if value.trials and info.data.get("method") not in {"qlora", "lora"}:
+            raise ValueError(
+                f"trials are fresh adapters on one base: method qlora or lora, this is {info.data.get('method')}"
+            )
+        return value
+
     @model_validator(mode="after")
     def _steps_fit(self) -> Self:
         if self.max_steps and self.warmup_steps >= self.max_steps and self.warmup_steps >= 1:
@@ -171,6 +232,11 @@ class TrainingSpec(Spec):
                 "or the learning rate never reaches its peak"
             )
         return self
+
+    @property
+    def heaviest(self) -> Self:
+        """The trial that takes the most memory, or the run itself where nothing is searched."""
+        return self.model_copy(update={"lora_r": max((self.lora_r, *self.search.lora_r))})
 
     @property
     def has_adapters(self) -> bool:

@@ -1,7 +1,7 @@
 """The stage: a dataset and a base model in, an adapter or a model out. Reads like what happens; parts do the work."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,9 @@ from tunewright.trainer.planning.lengths import steps_of
 from tunewright.trainer.preference import PreferenceEncoder
 from tunewright.trainer.progress import RunProgress
 from tunewright.trainer.raw_text import TextEncoder
+from tunewright.trainer.search.page import search_report
+from tunewright.trainer.search.shared_base import SharedBase
+from tunewright.trainer.search.trials import Search
 from tunewright.trainer.settings import TrainerSettings
 from tunewright.trainer.spec import TrainingSpec
 from tunewright.trainer.watch import Watch
@@ -87,19 +90,34 @@ def _run(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, repor
     train, held_out = encode(spec.max_length)
     _check_and_tell(train, held_out, spec, report)
     device = pick_device(spec, report)
-    fingerprint = _fingerprint(spec, train, held_out, inputs)
 
-    def build(wanted: TrainingSpec) -> Loop:
+    def fresh(wanted: TrainingSpec) -> Any:  # noqa: ANN401 - transformers ships no types
+        return adapters.make_trainable(load_base(inputs["base"], wanted, device)[0], wanted)
+
+    def build(
+        wanted: TrainingSpec, told: Reporter, mark: str, trainable: Callable[[TrainingSpec], Any] = fresh
+    ) -> Loop:
         """Return a fresh trainer for the spec, or for what remedies made of it."""
         rows = (train, held_out) if wanted.max_length == spec.max_length else encode(wanted.max_length)
         _check_still_all(rows[0], train, wanted)
         set_seed(spec.seed)
-        model, _ = load_base(inputs["base"], wanted, device)
+        model = trainable(wanted)
         report.raise_if_stopped()
-        model = adapters.make_trainable(model, wanted)
-        return _trainer(wanted, device, model, tokenizer, *rows, report, fingerprint)
+        return _trainer(wanted, device, model, tokenizer, *rows, told, mark)
 
-    trainer = Attempts(spec, build, fingerprint, report).run()
+    def fingerprint(wanted: TrainingSpec) -> str:
+        return _fingerprint(wanted, train, held_out, inputs)
+
+    found = None
+    if spec.search.trials:
+        base = SharedBase(lambda: load_base(inputs["base"], spec, device)[0])
+        search = Search(spec, lambda wanted, told, mark: build(wanted, told, mark, base.trainable), fingerprint, report)
+        trainer = search.run()
+        found = search_report(search.study)
+        output.save_search(found, output_dir)
+    else:
+        mark = fingerprint(spec)
+        trainer = Attempts(spec, lambda wanted: build(wanted, report, mark), mark, report).run()
     model = trainer.model
     _take_best(trainer, report)
 
@@ -128,7 +146,7 @@ def _run(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, repor
         base_revision=identity.revision,
         quantization=quantization(spec, device),
         seed=spec.seed,
-        metrics=_metrics(trainer, train, held_out),
+        metrics=_metrics(trainer, train, held_out) | ({"search": found["best"]} if found else {}),
         tokenizer_sha256=hashes["tokenizer_sha256"],
         chat_template_sha256=hashes["chat_template_sha256"],
     )
@@ -228,7 +246,7 @@ def _trainer(
 def _board(report: Reporter) -> Board | None:
     """Return what writes the figures for TensorBoard, where the operator wants that and the job has a name."""
     folder, job = TrainerSettings().tensorboard_dir, report.runtime.get("job_id")
-    return Board(folder / str(job)[:12]) if folder and job else None
+    return Board(folder / str(job)[:12] / str(report.runtime.get("part", ""))) if folder and job else None
 
 
 def _in_one(spec: TrainingSpec) -> TrainingSpec:

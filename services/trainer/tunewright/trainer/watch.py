@@ -60,8 +60,10 @@ class Watch(TrainerCallback):
         self._trainer.begin_step()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
-        """Look at the step's loss; ask for a checkpoint if the run shall stop."""
+        """Look at the step's loss; ask for a checkpoint if the run shall stop, or ends before its schedule does."""
         self._trainer.end_step()
+        if self._trainer.last_step <= state.global_step < args.max_steps:
+            control.should_save = control.should_training_stop = True
         if self._trainer.report.stop_requested():
             control.should_save = True
 

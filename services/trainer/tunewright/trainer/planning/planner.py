@@ -18,7 +18,7 @@ from tunewright.trainer.spec import Method, TrainingSpec
 
 _ADAPTERS_ALONE = (
     "lora_r", "lora_alpha", "lora_dropout", "target_modules", "use_dora", "use_rslora", "loraplus_lr_ratio",
-    "modules_to_save",
+    "modules_to_save", "search",
 )  # fmt: skip
 _SHORTEST = 64
 """Tokens: rows are not proposed to be cut below."""
@@ -92,7 +92,7 @@ def plan(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machine) -
 def judged(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machine) -> Option:
     """Return what a run takes with exactly these settings, and whether it fits."""
     rows = lengths.cut(spec)
-    found = footprint(shape, spec, rows, machine)
+    found = footprint(shape, spec.heaviest, rows, machine)
     time = duration(shape, spec, rows, machine, found.passes)
     space = disk(shape, spec, evaluated=bool(rows.validation))
     return Option(spec, found, time, space, found.memory.total <= machine.memory)

@@ -9,6 +9,7 @@ from tunewright.trainer.fast.passes import Plan, speed_of
 from tunewright.trainer.planning.lengths import Lengths, longest_of, mean_longest, rows_of, steps_of, tokens_of
 from tunewright.trainer.planning.machine import Machine
 from tunewright.trainer.planning.shapes import Shape
+from tunewright.trainer.search.space import TRIAL_SHARE, number_of_trials
 from tunewright.trainer.spec import TrainingSpec
 
 PLAIN_H100 = 6_430 * 6 * 7.07e9
@@ -47,6 +48,7 @@ def duration(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machin
     tokens = steps * _tokens_a_step(spec, lengths, rows, fast=fast)
     operations = tokens * operations_a_token(shape, spec, longest_of(lengths.train), fast=fast)
     operations += _evaluations(spec, steps) * _evaluation(shape, spec, lengths)
+    operations *= searched_share(spec, steps)
     rate, basis = _rate(machine, passes)
     if spec.use_dora:
         rate, basis = rate / DORA, f"{basis}; DoRA's part is not measured"
@@ -65,6 +67,12 @@ def operations_a_token(shape: Shape, spec: TrainingSpec, length: int, *, fast: b
     again = spec.gradient_checkpointing and not fast
     ways = 2 + (spec.method == "full") + again
     return float(forward * ways * (2 if spec.objective == "dpo" else 1))
+
+
+def searched_share(spec: TrainingSpec, steps: int) -> float:
+    """Return steps of a run and of its search, over those of the run: trials but one, as the run goes on from one."""
+    trials = number_of_trials(spec.search)
+    return 1 + max(0, trials - 1) * min(1.0, (spec.search.max_steps or steps / TRIAL_SHARE) / max(1, steps))
 
 
 def _sequences(spec: TrainingSpec, lengths: Lengths) -> int:
