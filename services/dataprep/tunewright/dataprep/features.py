@@ -11,19 +11,17 @@ from numpy.typing import NDArray
 
 from tunewright.dataprep.characters import tables
 from tunewright.dataprep.clusters import warm_clusters
-from tunewright.dataprep.compiling import compiled
+from tunewright.dataprep.compiling import compiled, nth
 from tunewright.dataprep.forms import Forms, normal_forms
 from tunewright.dataprep.hashing import mix
 from tunewright.dataprep.parts import ASSISTANT, CHOSEN, REJECTED, SYSTEM, USER, Parts
-from tunewright.dataprep.shingling import sets, tokenise
+from tunewright.dataprep.shingling import sets
 from tunewright.dataprep.sketching import band_keys, banding
 from tunewright.dataprep.spec import Duplicates
 from tunewright.dataprep.splitting import places
-from tunewright.dataprep.utf8 import character
 
 _SHA256 = hashlib.sha256
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
-_POINTS = 0x110000
 _MOST_DISTINCT = 0xFFFF
 
 
@@ -43,6 +41,8 @@ class Features:
     """n; hash of the last answer; 0 for rows without one."""
     bands: NDArray[np.uint64]
     """n × bands; rows that share a key in any column may be near-duplicates. No columns if those are not looked for."""
+    sizes: NDArray[np.int64]
+    """One entry a part: characters of its text."""
 
 
 def features(parts: Parts, spec: Duplicates, *, seed: int) -> Features:
@@ -55,19 +55,18 @@ def features(parts: Parts, spec: Duplicates, *, seed: int) -> Features:
     identities = np.frombuffer(identity, np.uint8).reshape(count, 32)
     facts = np.zeros((count, 5), np.uint64)
     _hash_rows(forms.data, forms.starts, forms.ends, parts.rows, parts.roles, facts)
-    distinct = np.zeros(count, np.uint16)
-    _count_distinct(parts.data, parts.ends, parts.rows, np.zeros(_POINTS, np.int32), distinct)
     asked = facts[:, 4].astype(np.int64)
     begins, stops = forms.starts[asked].tolist(), forms.ends[asked].tolist()
     question = places([data[start:end] for start, end in zip(begins, stops, strict=True)], seed)
     question[asked < 0] = 0
     return Features(
         identity=identities,
-        distinct=distinct,
+        distinct=np.minimum(forms.distinct, _MOST_DISTINCT).astype(np.uint16),
         question=question,
         prompt=facts[:, 0].copy(),
         answer=facts[:, 1].copy(),
         bands=_bands(forms, facts[:, 2], identities, spec),
+        sizes=forms.sizes,
     )
 
 
@@ -85,7 +84,7 @@ def _bands(
 ) -> NDArray[np.uint64]:
     if not spec.near:
         return np.empty((len(forms.parts), 0), np.uint64)
-    tokens = tokenise(forms)
+    tokens = forms.tokens
     alone = np.ascontiguousarray(identities[:, :8]).view(np.uint64)[:, 0]
     cut = banding(spec.permutations, spec.threshold)
     salts = np.ascontiguousarray(systems)
@@ -127,28 +126,16 @@ def _hash_rows(
 
 @compiled
 def _hash(data: NDArray[np.uint8], start: int, end: int, role: int) -> np.uint64:
-    value = np.uint64(role + 1) * _PRIME
-    for at in range(start, end):
-        value = (value ^ np.uint64(data[at])) * _PRIME
-    return mix(value)
-
-
-@compiled
-def _count_distinct(
-    data: NDArray[np.uint8],
-    ends: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    seen: NDArray[np.int32],
-    distinct: NDArray[np.uint16],
-) -> None:
-    at = 0
-    for row in range(len(rows)):
-        end = ends[rows[row] - 1] if rows[row] > 0 else 0
-        count = 0
-        while at < end:
-            point, size = character(data, at)
-            if seen[point] != row + 1:
-                seen[point] = row + 1
-                count += 1
-            at += size
-        distinct[row] = min(count, _MOST_DISTINCT)
+    """Return a hash of some bytes: four of them side by side, since each multiplication waits for the one before."""
+    one = two = three = four = np.uint64(role + 1) * _PRIME
+    at = start
+    while at + 4 <= end:
+        one = (one ^ np.uint64(data[nth(at)])) * _PRIME
+        two = (two ^ np.uint64(data[nth(at + 1)])) * _PRIME
+        three = (three ^ np.uint64(data[nth(at + 2)])) * _PRIME
+        four = (four ^ np.uint64(data[nth(at + 3)])) * _PRIME
+        at += 4
+    while at < end:
+        one = (one ^ np.uint64(data[nth(at)])) * _PRIME
+        at += 1
+    return mix(one ^ mix(two ^ mix(three ^ mix(four ^ np.uint64(end - start)))))

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from tunewright.dataprep.compiling import compiled
+from tunewright.dataprep.compiling import compiled, nth
 
 _MIX_1 = np.uint64(0xFF51AFD7ED558CCD)
 _MIX_2 = np.uint64(0xC4CEB9FE1A85EC53)
@@ -30,11 +30,11 @@ def windows(hashes: NDArray[np.uint64], start: int, end: int, shingle: int, out:
         leaving *= _WINDOW
     rolling = np.uint64(0)
     for at in range(start, end):
-        rolling = rolling * _WINDOW + hashes[at]
+        rolling = rolling * _WINDOW + hashes[nth(at)]
         if at - start >= power:
-            rolling -= hashes[at - power] * leaving
+            rolling -= hashes[nth(at - power)] * leaving
         if at - start >= power - 1:
-            out[used] = mix(rolling)
+            out[nth(used)] = mix(rolling)
             used += 1
     return used
 

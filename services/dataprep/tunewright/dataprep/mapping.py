@@ -20,7 +20,6 @@ from tunewright.dataprep import histograms, rules, scratch
 from tunewright.dataprep.blocks import Block, read_block
 from tunewright.dataprep.cleaning import ANSWERS, clean_messages
 from tunewright.dataprep.comparing import compare
-from tunewright.dataprep.compiling import compiled
 from tunewright.dataprep.contamination.table import Table
 from tunewright.dataprep.dedup import worth
 from tunewright.dataprep.excerpts import as_text, drop_example
@@ -37,8 +36,6 @@ from tunewright.dataprep.tokens import TokenCounter
 from tunewright.dataprep.turns import RowError
 
 _ANSWERS = (ASSISTANT, CHOSEN, TEXT)
-_CONTINUATION, _CONTINUATION_MASK = 0x80, 0xC0
-"""A byte of UTF-8 that begins no character: 0b10xxxxxx."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +246,7 @@ def _describe(
         % (identity[64 * row : 64 * row + 64].encode(), body, tail, number, marks.get(row, b""))
         for row, (body, number) in enumerate(zip(bodies, numbers, strict=True))
     ]
-    answers, others = _lengths(parts)
+    answers, others = _lengths(parts, found.sizes)
     facts: dict[str, NDArray[np.generic]] = {
         "sizes": np.fromiter(map(len, lines), np.uint32, len(lines)),
         "identity": np.ascontiguousarray(found.identity[:, :16]).view(np.uint64),
@@ -274,24 +271,10 @@ def _contradictions(rows: list[list[Message]], seed: int) -> tuple[NDArray[np.ui
     )
 
 
-def _lengths(parts: Parts) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """Return each row's characters: those of answers, and all others but rejected answers."""
-    sizes = np.empty(len(parts.ends), np.int64)
-    _count_characters(parts.data, parts.ends, sizes)
+def _lengths(parts: Parts, sizes: NDArray[np.int64]) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """Return each row's characters, given those of each part: those of answers, and all others but rejected answers."""
     owner = np.repeat(np.arange(len(parts)), np.diff(parts.rows, prepend=0))
     is_answer = np.isin(parts.roles, _ANSWERS)
     answers = np.bincount(owner[is_answer], sizes[is_answer], len(parts)).astype(np.uint32)
     is_other = ~is_answer & (parts.roles != REJECTED)
     return answers, np.bincount(owner[is_other], sizes[is_other], len(parts)).astype(np.uint32)
-
-
-@compiled
-def _count_characters(data: NDArray[np.uint8], ends: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
-    """Write how many characters each text has: bytes that begin one."""
-    start = 0
-    for number in range(len(ends)):
-        count = 0
-        for at in range(start, ends[number]):
-            count += (data[at] & _CONTINUATION_MASK) != _CONTINUATION
-        sizes[number] = count
-        start = ends[number]

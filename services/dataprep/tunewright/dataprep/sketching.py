@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tunewright.dataprep.compiling import compiled
+from tunewright.dataprep.compiling import compiled, nth
 from tunewright.dataprep.hashing import mix, windows
 
 RECALL_WANTED = 0.995
@@ -76,7 +76,7 @@ def band_keys(
         for band in range(bands):
             key = salts[row] ^ np.uint64(band)
             for place in range(band * rows, band * rows + rows):
-                key = (key ^ places[place]) * _BAND
+                key = (key ^ places[nth(place)]) * _BAND
                 key ^= key >> _HALF
             keys[row, band] = key
         if count == 0:
@@ -95,12 +95,12 @@ def sketch(values: NDArray[np.uint64], start: int, end: int, places: NDArray[np.
     for turn in range(2 * size):
         factor, high = (np.uint64(2 * turn + 1) * _ROUND) | np.uint64(1), np.uint64(turn) << _HALF
         for at in range(start, end):
-            number = (values[at] ^ (values[at] >> _HALF)) * factor
+            number = (values[nth(at)] ^ (values[nth(at)] >> _HALF)) * factor
             number = (number ^ (number >> _HALF)) * _SPREAD
             place = ((number >> _HALF) * wide) >> _HALF if turn < size else np.uint64(turn - size)
             number = high | (number & _LOW)
-            if number < places[place]:
-                empty -= places[place] == _EMPTY
-                places[place] = number
+            least = places[nth(place)]
+            empty -= least == _EMPTY
+            places[nth(place)] = min(least, number)
         if empty == 0:
             return
