@@ -101,6 +101,6 @@ def test_identity_question_and_distinct_characters_are_those_of_single_rows(rows
 
 def test_a_message_with_tool_calls_is_another_row_than_one_without() -> None:
     plain: Message = {"role": "assistant", "content": "a"}
-    calling: Message = {**plain, "tool_calls": [{"name": "f"}]}
+    calling: Message = {**plain, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
     found = features(Parts.of_messages([[plain], [calling]]), Duplicates(near=False), seed=0)
     assert found.identity[0].tobytes() != found.identity[1].tobytes()

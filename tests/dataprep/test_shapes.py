@@ -46,7 +46,7 @@ BAD: dict[str, tuple[list[dict[str, Any]], Any, str, str]] = {
         GOOD_CHATS,
         chat(("user", "a"), ("robot", "b")),
         "unsupported_role",
-        "raw.jsonl:21:messages[1].role: one of system, user, assistant is expected, found 'robot'",
+        "raw.jsonl:21:messages[1].role: one of system, user, assistant, tool is expected, found 'robot'",
     ),
     "order": (
         GOOD_CHATS,
@@ -71,26 +71,26 @@ BAD: dict[str, tuple[list[dict[str, Any]], Any, str, str]] = {
     "tools": (
         GOOD_CHATS,
         {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": None, "tool_calls": [{}]}]},
-        "unsupported_content",
-        "raw.jsonl:21:messages[1].tool_calls: tool calls cannot be trained on",
+        "invalid_tools",
+        "raw.jsonl:21:messages[1].tool_calls[0].name: the name of the function that is called is expected",
     ),
     "result of a tool": (
         GOOD_CHATS,
         chat(("user", "a"), ("function", "b")),
-        "unsupported_content",
-        "raw.jsonl:21:messages[1].role: results of tools cannot be trained on: leave the row out, or write the call",
+        "wrong_order",
+        "raw.jsonl:21:messages[1].role: assistant is expected here, found tool: user and assistant alternate",
     ),
     "definitions of tools": (
         GOOD_CHATS,
         chat(("user", "a"), ("assistant", "b")) | {"tools": [{"type": "function"}]},
-        "unsupported_content",
-        "raw.jsonl:21:tools: definitions of tools cannot be trained on: leave the row out",
+        "invalid_tools",
+        "raw.jsonl:21:tools[0].name: a function's name is expected",
     ),
     "weight": (
         GOOD_CHATS,
         {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]},
-        "unsupported_content",
-        "raw.jsonl:21:messages[1].weight: weight 0 would keep this turn from being learnt",
+        "no_answer",
+        "raw.jsonl:21:messages: every answer has weight 0, so there is nothing to learn",
     ),
     "no messages": (
         GOOD_CHATS,

@@ -20,7 +20,7 @@ from tunewright.trainer.spec import TrainingSpec
 from tunewright.trainer.stage import run
 
 TINY_MODEL = Path(__file__).parents[1] / "fixtures" / "tiny_model"
-Conversation = list[dict[str, str]]
+Conversation = list[dict[str, Any]]
 
 
 @pytest.fixture(autouse=True, scope="package")

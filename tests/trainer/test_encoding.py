@@ -105,5 +105,5 @@ def test_an_answer_in_two_scripts_and_with_code_survives_the_comparison(tmp_path
 
 def test_the_prompt_is_what_serving_renders(tmp_path: Path) -> None:
     tokenizer = tokenizer_with(MARKED, tmp_path)
-    ids = Encoder(tokenizer, {tokenizer.eos_token_id}, 64).prompt_ids(TURNS[:1])
+    ids = Encoder(tokenizer, {tokenizer.eos_token_id}, 64).prompt_ids(Row("a", TURNS[:2], "train.jsonl:1"))
     assert tokenizer.decode(ids) == "<|im_start|>user\none?<|im_end|>\n<|im_start|>assistant\n"

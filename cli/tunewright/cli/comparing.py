@@ -4,6 +4,7 @@ A row that is gone and one that is new are one changed row if they ask the same,
 same file and their texts are alike. Knows nothing of how it is shown.
 """
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -108,9 +109,16 @@ def _alike(one: str, other: str) -> bool:
 
 def text_of(row: dict[str, Any]) -> str:
     """Return all texts of a row, whatever its kind, each message after its role."""
-    said = [f"{message['role']}: {message['content']}" for message in row.get("messages", [])]
+    said = [f"{message['role']}: {_said(message)}" for message in row.get("messages", [])]
+    if row.get("tools"):
+        said.insert(0, f"tools: {json.dumps(row['tools'], ensure_ascii=False)}")
     answers = [f"{name}: {row[name]}" for name in ("chosen", "rejected") if name in row]
     return "\n".join([*said, *([row["text"]] if "text" in row else []), *answers])
+
+
+def _said(message: dict[str, Any]) -> str:
+    calls = [f"{call['function']['name']}({call['function']['arguments']})" for call in message.get("tool_calls", ())]
+    return "\n".join([*([message["content"]] if message["content"] or not calls else []), *calls])
 
 
 def pieces(before: str, after: str) -> list[Piece]:

@@ -55,7 +55,9 @@ def _show_file(console: Console, file: Mapping[str, Any]) -> None:
     console.print(f"[bold]{escape(file['name'])}[/]  {size(file['size_bytes'])}, {escape(layout)}")
     stand = {theirs: ours for ours, theirs in file["mapping"].items()}
     fields = ", ".join(f"{name} (as {stand[name]})" if name in stand else name for name in file["fields"])
-    console.print(f"  shape {file['shape']}: {escape(fields)}")
+    tools = file["with_tools"]
+    used = f"; {tools['rows']} of the first {tools['of_first']} use tools" if tools["rows"] else ""
+    console.print(f"  shape {file['shape']}: {escape(fields)}{used}")
     unreadable = f", [red]{file['unreadable']:,} unreadable[/]" if file["unreadable"] else ""
     console.print(f"  {file['rows']:,} rows{unreadable}, {file['kept']:,} would be kept")
 

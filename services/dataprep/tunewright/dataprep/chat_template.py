@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from jinja2.parser import Parser
 from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from tunewright.artifacts.conversations import for_template, left_out_by, used_of
 from tunewright.chassis.errors import InvalidData
+from tunewright.dataprep.tool_use import split_tools
 
 _MARKERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _OPEN, _CLOSE = "\x00generation\x00", "\x00endgeneration\x00"
@@ -28,7 +31,10 @@ _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cl
 
 
 class ChatTemplate:
-    """One template with the special tokens that it may name."""
+    """One template with the special tokens that it may name.
+
+    Messages are a row's; the definitions of its tools, where it has some, are the first of them, of role `tools`.
+    """
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
         self.source = source
@@ -48,6 +54,18 @@ class ChatTemplate:
         """Return the conversation as text. Raises jinja2's TemplateError where the template refuses it."""
         return self._marked_text(messages, add_generation_prompt=add_generation_prompt)[0]
 
+    @cached_property
+    def left_out(self) -> set[str]:
+        """The parts of tool use that the template drops without a word."""
+        return left_out_by(
+            lambda messages, tools: self._text(messages, tools, add_generation_prompt=False), TemplateError
+        )
+
+    def dropped_of(self, messages: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Return which parts of tool use of a row the template drops without a word."""
+        used = used_of(*split_tools(messages))
+        return sorted(used & self.left_out) if used else []
+
     def render_marked(self, messages: Sequence[Mapping[str, Any]]) -> tuple[str, list[tuple[int, int]]]:
         """Return the text, and where in it the template marked the assistant's words (start, end)."""
         return self._marked_text(messages, add_generation_prompt=False)
@@ -59,13 +77,8 @@ class ChatTemplate:
     def _marked_text(
         self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool
     ) -> tuple[str, list[tuple[int, int]]]:
-        raw = self._template.render(
-            messages=list(messages),
-            tools=None,
-            documents=None,
-            add_generation_prompt=add_generation_prompt,
-            **self._special,
-        )
+        own, tools = split_tools(messages)
+        raw = self._text(for_template(own), tools, add_generation_prompt=add_generation_prompt)
         pieces, spans, at, start = [], [], 0, 0
         for piece in _PIECES.split(raw):
             if piece == _OPEN:
@@ -76,6 +89,21 @@ class ChatTemplate:
                 pieces.append(piece)
                 at += len(piece)
         return "".join(pieces), spans
+
+    def _text(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None, *, add_generation_prompt: bool
+    ) -> str:
+        """Return what the template makes of messages that are as templates take them."""
+        try:
+            return self._template.render(
+                messages=list(messages),
+                tools=tools,
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                **self._special,
+            )
+        except TypeError as error:  # a template that knows no tools may add texts to what is none
+            raise TemplateError(f"it fails on this row: {error}") from error
 
 
 def load_template(folder: Path) -> ChatTemplate | None:

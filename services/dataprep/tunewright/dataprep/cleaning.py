@@ -15,9 +15,11 @@ from tunewright.dataprep import mojibake, scanning
 from tunewright.dataprep.boilerplate import asks_for_boilerplate, without_edges
 from tunewright.dataprep.code_spans import put_back, set_aside
 from tunewright.dataprep.html_text import html_to_text
+from tunewright.dataprep.json_texts import is_json
 from tunewright.dataprep.markup import asks_about_markup, decode_entities, has_markup, is_program
 from tunewright.dataprep.shapes import Message
 from tunewright.dataprep.spec import Cleaning
+from tunewright.dataprep.tool_use import TOOLS
 
 Rule = Callable[[str], str]
 
@@ -79,7 +81,9 @@ class Cleaned:
 
 
 def clean_messages(messages: list[Message], spec: Cleaning, flags: Sequence[int] | None = None) -> Cleaned:
-    """Return the messages cleaned. System messages are cleaned like all others.
+    """Return the messages cleaned. System messages are cleaned like all others; definitions and arguments are not.
+
+    A text that is JSON and would not be any more stays as it is.
 
     Args:
         messages: of one row.
@@ -93,9 +97,14 @@ def clean_messages(messages: list[Message], spec: Cleaning, flags: Sequence[int]
     fired: dict[str, int] = {}
     for index, message in enumerate(messages):
         own = None if flags is None else flags[index]
+        if message["role"] == TOOLS:
+            cleaned.append(message)
+            continue
         text, changed = clean_text(
             message["content"], spec, is_answer=message["role"] in EDGED, subject=subject, flags=own
         )
+        if changed and is_json(message["content"]) and not is_json(text):
+            text, changed = message["content"], set()
         for rule in sorted(changed):
             fired.setdefault(rule, index)
         cleaned.append({**message, "content": text} if changed else message)

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 from tunewright.dataprep import scanning
 from tunewright.dataprep.pii.finding import find
 from tunewright.dataprep.shapes import Message
+from tunewright.dataprep.tool_use import said
 
 EXCERPT_CHARS = 600
 _LEAD_CHARS = 80
@@ -61,7 +62,7 @@ def excerpt(text: str, start: int = 0, chars: int = EXCERPT_CHARS) -> str:
 
 def as_text(turns: Sequence[Mapping[str, Any]]) -> str:
     """Return turns for people, a role before each."""
-    return "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+    return "\n".join(f"{turn['role']}: {said(turn)}" for turn in turns)
 
 
 def drop_example(file: str, line: int, detail: str, text: str, kept: str = "") -> Example:
@@ -71,7 +72,7 @@ def drop_example(file: str, line: int, detail: str, text: str, kept: str = "") -
 
 def change_example(file: str, line: int, before: Message, after: Message) -> Change:
     """Return a message before and after, from a little before the first difference on."""
-    old, new = before["content"], after["content"]
+    old, new = said(before), said(after)
     start = max(0, _common_prefix(old, new) - _LEAD_CHARS)
     return {
         "file": file,

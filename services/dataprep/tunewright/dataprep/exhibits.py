@@ -19,6 +19,7 @@ from tunewright.dataprep.kinds import messages_of
 from tunewright.dataprep.rows import Rows
 from tunewright.dataprep.shapes import Message
 from tunewright.dataprep.tally import NEAR_DUPLICATE
+from tunewright.dataprep.tool_use import TOOLS, said
 
 _GROUPS, _MEMBERS = 6, 4
 _SAMPLES, _TURNS, _TURN_CHARS = 3, 6, 1500
@@ -74,7 +75,7 @@ def conflicts(rows: Rows, found: Decisions) -> dict[str, Any]:
 def _conflict(members: NDArray[np.int64], rows: Rows, found: Decisions) -> dict[str, Any]:
     shown = [(number, rows.read(number)) for number in members[:_MEMBERS].tolist()]
     first = messages_of(shown[0][1])
-    question = "\n".join(turn["content"] for turn in first[: _last_answer(first)])
+    question = "\n".join(said(turn) for turn in first[: _last_answer(first)] if turn["role"] != TOOLS)
     return {
         "question": excerpt(question),
         "rows": len(members),
@@ -96,8 +97,7 @@ def samples(rows: Rows, kept: NDArray[np.int64]) -> list[dict[str, Any]]:
 
 def _sample(row: dict[str, Any]) -> dict[str, Any]:
     turns = [
-        {"role": turn["role"], "content": excerpt(turn["content"], chars=_TURN_CHARS)}
-        for turn in messages_of(row)[:_TURNS]
+        {"role": turn["role"], "content": excerpt(said(turn), chars=_TURN_CHARS)} for turn in messages_of(row)[:_TURNS]
     ]
     return {"source": row["source"], "messages": turns}
 
@@ -133,8 +133,7 @@ def _place(row: dict[str, Any]) -> dict[str, Any]:
 
 def _answer(row: dict[str, Any]) -> str:
     turns = messages_of(row)
-    text: str = turns[_last_answer(turns)]["content"]
-    return text
+    return said(turns[_last_answer(turns)])
 
 
 def _last_answer(turns: Sequence[Message]) -> int:

@@ -54,9 +54,7 @@ def reject_size(messages: list[Message], filters: Filters) -> Rejection | None:
     """Return the reason to drop a clean row for what it has too little or too much of; lengths are in characters."""
     if not all(message["content"] for message in messages if message["role"] == "user"):
         return Rejection("empty_question", "a question without text")
-    answers = [
-        message["content"] for message in messages if message["role"] in ANSWERS and not message.get("tool_calls")
-    ]
+    answers = [message["content"] for message in messages if is_judged(message)]
     if not all(answers) or not all(message["content"] for message in messages if message["role"] == "rejected"):
         return Rejection("empty_answer", "an answer without text")
     size = sum(map(len, answers))
@@ -66,6 +64,13 @@ def reject_size(messages: list[Message], filters: Filters) -> Rejection | None:
         return Rejection("same_answers", "chosen and rejected are the same")
     total = sum(len(message["content"]) for message in messages)
     return _too_long(total, filters) if total > filters.max_chars else None
+
+
+def is_judged(message: Message) -> bool:
+    """Return True for a text that is learnt: an answer, but no call without words and none of weight 0."""
+    if message["role"] not in ANSWERS or message.get("weight") == 0:
+        return False
+    return bool(message["content"] or not message.get("tool_calls"))
 
 
 def reject_tokens(tokens: int, filters: Filters) -> Rejection | None:

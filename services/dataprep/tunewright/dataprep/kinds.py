@@ -4,8 +4,9 @@
     text          {"id", "text", "source"}                                             objective cpt
     preference    {"id", "messages": [… the prompt …], "chosen", "rejected", "source"}   objective dpo
 
-Inside, every row is a list of messages: a document is one of role `text`; a pair ends with one of role `chosen` and one
-of role `rejected`. Knows nothing of what rows hold otherwise.
+Where a conversation or a pair has tools, their definitions stand in "tools", before "messages". Inside, every row is a
+list of messages: a document is one of role `text`; a pair ends with one of role `chosen` and one of role `rejected`;
+definitions of tools come first, in one of role `tools`. Knows nothing of what rows hold otherwise.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ import orjson
 from tunewright.chassis.errors import InvalidData, Violation
 from tunewright.dataprep.readers import Source
 from tunewright.dataprep.shapes import Message, Recognition, Shape
+from tunewright.dataprep.tool_use import TOOLS, compact
 
 _TURNS = 2
 """The messages at a pair's end that are its answers."""
@@ -59,7 +61,13 @@ def body_of(messages: Sequence[Message], kind: RowKind) -> bytes:
         return b'"text":' + orjson.dumps(messages[0]["content"])
     if kind is RowKind.PREFERENCE:
         chosen, rejected = (orjson.dumps(message["content"]) for message in messages[-_TURNS:])
-        return b'"messages":%b,"chosen":%b,"rejected":%b' % (orjson.dumps(messages[:-_TURNS]), chosen, rejected)
+        return b'%b,"chosen":%b,"rejected":%b' % (_turns_of(messages[:-_TURNS]), chosen, rejected)
+    return _turns_of(messages)
+
+
+def _turns_of(messages: Sequence[Message]) -> bytes:
+    if messages[0]["role"] == TOOLS:
+        return b'"tools":%b,"messages":%b' % (messages[0]["content"].encode(), orjson.dumps(messages[1:]))
     return b'"messages":' + orjson.dumps(messages)
 
 
@@ -68,6 +76,8 @@ def messages_of(row: Mapping[str, Any]) -> list[Message]:
     if "text" in row:
         return [{"role": "text", "content": row["text"]}]
     messages: list[Message] = row["messages"]
+    if tools := row.get("tools"):
+        messages = [{"role": TOOLS, "content": compact(tools)}, *messages]
     if "chosen" not in row:
         return messages
     pair: list[Message] = [

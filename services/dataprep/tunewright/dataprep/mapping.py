@@ -26,6 +26,7 @@ from tunewright.dataprep.excerpts import as_text, drop_example
 from tunewright.dataprep.filters import reject_tokens
 from tunewright.dataprep.kinds import RowKind, body_of
 from tunewright.dataprep.parts import ASSISTANT, CHOSEN, REJECTED, TEXT, Parts
+from tunewright.dataprep.problems import RowError
 from tunewright.dataprep.readers import Source, pieces
 from tunewright.dataprep.rows import Facts
 from tunewright.dataprep.shapes import Message, Recognition, Shaper
@@ -33,7 +34,6 @@ from tunewright.dataprep.spec import DataprepSpec
 from tunewright.dataprep.splitting import place
 from tunewright.dataprep.tally import Counts
 from tunewright.dataprep.tokens import TokenCounter
-from tunewright.dataprep.turns import RowError
 
 _ANSWERS = (ASSISTANT, CHOSEN, TEXT)
 
@@ -157,7 +157,7 @@ def _read(block: Block, job: Job, counts: Counts) -> _Read:
     source = job.sources[block.file]
     recognition = job.recognitions[block.file]
     whole = place(source.name.encode(), job.spec.seed) if recognition.is_document else 0
-    shaped = Shaper(recognition, source.reading, job.spec.system_prompt)
+    shaped = Shaper(recognition, job.spec.system_prompt)
     found = _Read([], [], [], [])
     split, seed, limit = job.spec.split, job.spec.seed, source.reading.piece_chars
     by_field = split.by not in {"cluster", "question"} or bool(split.stratify_by)
@@ -167,7 +167,7 @@ def _read(block: Block, job: Job, counts: Counts) -> _Read:
             counts.refuse(source, line, line.problem)
             continue
         try:
-            messages = shaped(line.value).messages
+            messages = shaped(line.value)
             keys = (_key(line.value, split.by, seed), _key(line.value, split.stratify_by, seed)) if by_field else (0, 0)
         except RowError as error:
             counts.refuse(source, line, error.problem)

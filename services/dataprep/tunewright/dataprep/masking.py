@@ -15,8 +15,10 @@ from typing import Any
 from jinja2.exceptions import TemplateError
 from tokenizers import Encoding, Tokenizer
 
+from tunewright.artifacts.conversations import DROPS, DROPS_REMEDY, is_learnt
 from tunewright.chassis.errors import InvalidData, Refused, TunewrightError
 from tunewright.dataprep.chat_template import ChatTemplate, load_template, read_json, special_tokens
+from tunewright.dataprep.tool_use import TOOLS
 
 _READ = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 TEXT = "text"
@@ -100,6 +102,8 @@ class BaseTokenizer:
                 f"the base's chat template refuses the conversation: {error}",
                 remedy="Change the rows (a system message, the order of turns), or take another base.",
             ) from error
+        if dropped := template.dropped_of(messages):
+            raise InvalidData(DROPS.format(" and ".join(dropped)), remedy=DROPS_REMEDY)
         self._check(labelled)
         return labelled
 
@@ -133,14 +137,28 @@ class BaseTokenizer:
                 break
             for at in range(first, (last if last is not None else len(mask) - 1) + 1):
                 mask[at] = True
+        self._leave_blanks(encoded.ids, mask)
+        for index, message in enumerate(messages):
+            if message.get("weight") == 0:
+                start, end = _answer_span(template, messages, text, index)
+                _unmark(mask, [start <= left < right <= end for left, right in encoded.offsets])
         return _labelled(text, encoded, mask)
+
+    def _leave_blanks(self, ids: Sequence[int], mask: list[bool]) -> None:
+        """Unmark the white space after the token that ends a turn: some templates mark the line break there too."""
+        for first, last in _runs(mask):
+            at = last
+            while at > first and ids[at] not in self.end_ids and not self.tokenizer.decode([ids[at]]).strip():
+                at -= 1
+            if ids[at] in self.end_ids:
+                mask[at + 1 : last + 1] = [False] * (last - at)
 
     def _by_turns(self, template: ChatTemplate, messages: Messages) -> Labelled:
         text = template.render(messages)
         encoded = self.tokenizer.encode(text, add_special_tokens=False)
         mask = [False] * len(encoded.ids)
         for index, message in enumerate(messages):
-            if message["role"] == "assistant":
+            if is_learnt(message):
                 start, end = _answer_span(template, messages, text, index)
                 inside = [at for at, (left, right) in enumerate(encoded.offsets) if start <= left < right <= end]
                 ends = [at for at in inside if encoded.ids[at] in self.end_ids]
@@ -154,9 +172,9 @@ class BaseTokenizer:
                 "the chat template marks no token of the answer, so there is nothing to learn",
                 remedy="Put {% generation %} … {% endgeneration %} around the answer in the base's chat template.",
             )
-        for at, (here, following) in enumerate(pairwise([*labelled.mask, False])):
-            if here and not following and labelled.ids[at] not in self.end_ids:
-                token = self.tokenizer.id_to_token(labelled.ids[at])
+        for _, last in _runs(labelled.mask):
+            if labelled.ids[last] not in self.end_ids:
+                token = self.tokenizer.id_to_token(labelled.ids[last])
                 raise Refused(
                     f"the answer ends in {token!r}, which ends no turn: the model would never learn to stop",
                     remedy="Put the end-of-turn token inside the template's {% generation %}, or name it as eos_token.",
@@ -196,9 +214,24 @@ def _answer_span(template: ChatTemplate, messages: Messages, text: str, index: i
     prompt = template.render(messages[:index], add_generation_prompt=True)
     turn = template.render(messages[: index + 1])
     if not (text.startswith(turn) and turn.startswith(prompt)):
+        own = messages[0]["role"] == TOOLS  # no message to those who wrote the row
         raise Refused(
-            f"the base's chat template renders message {index} differently once more follow, so the answer's tokens "
-            "cannot be found",
+            f"the base's chat template renders message {index - own} differently once more follow, so the answer's "
+            "tokens cannot be found",
             remedy="Put {% generation %} … {% endgeneration %} around the answer in the base's chat template.",
         )
     return len(prompt), len(turn)
+
+
+def _runs(mask: Sequence[bool]) -> list[tuple[int, int]]:
+    """Return the first and last position of each run that is learned."""
+    edges = list(pairwise([False, *mask, False]))
+    firsts = [at for at, (before, here) in enumerate(edges) if here and not before]
+    return list(zip(firsts, [at - 1 for at, (before, here) in enumerate(edges) if before and not here], strict=True))
+
+
+def _unmark(mask: list[bool], inside: Sequence[bool]) -> None:
+    """Unmark each run of which anything is inside."""
+    for first, last in _runs(mask):
+        if any(inside[first : last + 1]):
+            mask[first : last + 1] = [False] * (last + 1 - first)

@@ -7,7 +7,8 @@ Anthropic's HH sets). Knows no files and no names of fields but its own.
 import re
 from typing import Any, NamedTuple
 
-from tunewright.dataprep.turns import RowError, kind_of, sharegpt
+from tunewright.dataprep.problems import RowError, kind_of
+from tunewright.dataprep.turns import sharegpt
 
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 _TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):[ \t]?")

@@ -7,17 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from tunewright.dataprep.shapes import Message
+from tunewright.dataprep.tool_use import TOOLS, said
 
 ROLES = ("system", "user", "assistant", "tool", "text", "chosen", "rejected", "function", "developer")
 SYSTEM, USER, ASSISTANT, TOOL, TEXT, CHOSEN, REJECTED, FUNCTION, DEVELOPER = range(len(ROLES))
-_NUMBERS = {name: number for number, name in enumerate(ROLES)}
+_NUMBERS = {**{name: number for number, name in enumerate(ROLES)}, TOOLS: SYSTEM}
+"""Definitions of tools count as what the system says: the same in thousands of rows."""
 _PLAIN_FIELDS = 2
 
 
@@ -49,7 +50,7 @@ class Parts:
 
     @classmethod
     def of_messages(cls, rows: Sequence[Sequence[Message]], encoded: Sequence[bytes] | None = None) -> Self:
-        """Return rows given as messages; what a message has beside its content (tool calls) counts as text of it.
+        """Return rows given as messages; the calls of a message count as text of it.
 
         Args:
             rows: the messages of each row.
@@ -62,7 +63,7 @@ class Parts:
         pieces = [_encode(message["content"]) for message in flat] if encoded is None else list(encoded)
         for number, message in enumerate(flat):
             if len(message) != _PLAIN_FIELDS:
-                pieces[number] = _encode(_all_of(message))
+                pieces[number] = _encode(said(message))
         return cls._of(pieces, map(itemgetter("role"), flat), map(len, rows))
 
     def text(self, number: int) -> str:
@@ -82,8 +83,3 @@ class Parts:
 
 def _encode(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
-
-
-def _all_of(message: Any) -> str:  # noqa: ANN401 - a message with further fields, of whatever kind they are
-    rest = {name: value for name, value in message.items() if name not in {"role", "content"}}
-    return f"{message.get('content') or ''}\n{orjson.dumps(rest, option=orjson.OPT_SORT_KEYS).decode()}"

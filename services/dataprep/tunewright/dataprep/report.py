@@ -196,6 +196,7 @@ def _file(file: FileTally, kept: int) -> dict[str, Any]:
         "encoding": file.layout.encoding,
         "encoding_confidence": file.layout.confidence,
         "shape": file.recognition.shape.value,
+        "with_tools": {"rows": file.recognition.with_tools, "of_first": file.recognition.looked_at},
         "fields": fields,
         "mapping": {ours: excerpt(theirs, chars=_NAME_CHARS) for ours, theirs in file.recognition.mapping},
         "rows": file.rows,

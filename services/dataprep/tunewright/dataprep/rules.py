@@ -5,7 +5,7 @@ Knows nothing of files, blocks' origin, counts and duplicates.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,15 +13,17 @@ import numpy.typing as npt
 
 from tunewright.dataprep import languages, measuring, quality, repetition, scanning
 from tunewright.dataprep.cleaning import ANSWERS, EDGED, RULES, clean_messages, cleaning_flags
-from tunewright.dataprep.filters import Rejection, reject_answer, reject_raw, reject_size
+from tunewright.dataprep.filters import Rejection, is_judged, reject_answer, reject_raw, reject_size
 from tunewright.dataprep.pii.finding import KINDS
-from tunewright.dataprep.pii.masking import WORDS, mask
+from tunewright.dataprep.pii.masking import WORDS, mask, masked_calls
 from tunewright.dataprep.shapes import Message
 from tunewright.dataprep.spec import DataprepSpec
 
 RULE_WORDS = {**RULES, **{f"pii_{kind}": f"{words} replaced by a placeholder" for kind, words in WORDS.items()}}
 """Rule → what it does to a row, in words for people."""
 
+_PLAIN_FIELDS = 2
+"""Role and content; a message that calls a tool, or answers it, has further ones."""
 _WORDED = scanning.BOILERPLATE | scanning.REFUSAL | scanning.GARBLED | scanning.MOJIBAKE
 
 
@@ -49,6 +51,10 @@ class Treatment:
         return [data for row in numbers for data in self.encoded[ends[row] - len(self.rows[row]) : ends[row]]]
 
 
+def _is_answer(message: Message) -> bool:
+    return message["role"] in ANSWERS
+
+
 class _Texts:
     """All texts of a block in one list, with their flags and the row that each belongs to."""
 
@@ -57,7 +63,9 @@ class _Texts:
         self.counts = np.fromiter(map(len, rows), np.int64, len(rows))
         self.starts = np.cumsum(self.counts) - self.counts
         self.owners = np.repeat(np.arange(len(rows)), self.counts)
-        self.answers = np.array([message["role"] in ANSWERS for row in rows for message in row], np.bool_)
+        self.has_calls = any(len(message) != _PLAIN_FIELDS for row in rows for message in row)
+        judged = is_judged if self.has_calls else _is_answer
+        self.answers = np.array([judged(message) for row in rows for message in row], np.bool_)
         self.pairs = rows[0][-1]["role"] == "rejected"
         self._everywhere = everywhere
         self.encoded = scanning.encode(self.texts)
@@ -145,7 +153,7 @@ def _clean(texts: _Texts, spec: DataprepSpec, done: Treatment) -> None:
 def _mask(texts: _Texts, spec: DataprepSpec, done: Treatment) -> None:
     if all(getattr(spec.pii, kind) == "keep" for kind in KINDS):
         return
-    changed: dict[int, None] = {}
+    changed = dict.fromkeys(_mask_calls(spec, done) if texts.has_calls else ())
     for place in texts.flagged(scanning.PII):
         number = int(texts.owners[place])
         if number in done.rejections:
@@ -164,6 +172,23 @@ def _mask(texts: _Texts, spec: DataprepSpec, done: Treatment) -> None:
             changed[number] = None
     if changed:
         texts.renew(done.rows, list(changed))
+
+
+def _mask_calls(spec: DataprepSpec, done: Treatment) -> Iterator[int]:
+    """Mask the arguments of calls; yield the rows that were changed."""
+    for number, row in enumerate(done.rows):
+        for index, message in enumerate(row):
+            if number in done.rejections or not message.get("tool_calls"):
+                continue
+            calls, found = masked_calls(message["tool_calls"], spec.pii)
+            if found.drop:
+                done.rejections[number] = Rejection(f"pii_{found.drop}", WORDS[found.drop])
+            elif found.kinds:
+                done.rows[number] = [*done.rows[number][:index], {**message, "tool_calls": calls}, *row[index + 1 :]]
+                done.masked.update(found.kinds)
+                for kind in found.kinds:
+                    done.changes.setdefault(number, {}).setdefault(f"pii_{kind}", index)
+                yield number
 
 
 def _reject_sizes(texts: _Texts, spec: DataprepSpec, done: Treatment) -> None:

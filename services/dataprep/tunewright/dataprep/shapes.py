@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple, Never, NotRequired, TypedDict
+from typing import Any, Never, NotRequired, TypedDict
 
 from tunewright.chassis.errors import InvalidData, Violation
 from tunewright.dataprep.pairs import pair_of
+from tunewright.dataprep.problems import RowError, kind_of
 from tunewright.dataprep.readers import (
     DOCUMENTS,
     Layout,
@@ -26,7 +27,8 @@ from tunewright.dataprep.readers import (
     examine,
     read_lines,
 )
-from tunewright.dataprep.turns import TOOLS_REMEDY, RowError, answer_text, conversation, kind_of, sharegpt
+from tunewright.dataprep.tool_use import TOOLS, definitions
+from tunewright.dataprep.turns import answer_text, conversation, has_tools, sharegpt
 
 _LINES_LOOKED_AT = 1000
 _OBJECTS_LOOKED_AT = 100
@@ -43,6 +45,8 @@ class Message(TypedDict):
     tool_calls: NotRequired[list[Any]]
     tool_call_id: NotRequired[str]
     name: NotRequired[str]
+    weight: NotRequired[int]
+    """0 keeps an answer from being learnt; there is no other."""
 
 
 class Shape(StrEnum):
@@ -54,14 +58,6 @@ class Shape(StrEnum):
     SHAREGPT = "sharegpt"
     TEXT = "text"
     PREFERENCE = "preference"
-
-
-class Shaped(NamedTuple):
-    """A row as messages."""
-
-    messages: list[Message]
-    tools: list[Any] | None = None
-    """Definitions of the tools that the conversation may call."""
 
 
 _REQUIRED: dict[Shape, tuple[str, ...]] = {
@@ -78,7 +74,7 @@ _OPTIONAL: dict[Shape, tuple[str, ...]] = {
     Shape.MESSAGES: ("tools", "system"),
     Shape.SHAREGPT: ("tools", "system"),
     Shape.TEXT: (),
-    Shape.PREFERENCE: ("prompt", "system"),
+    Shape.PREFERENCE: ("prompt", "tools", "system"),
 }
 _PREFERENCE_NAMES = {"chosen": "preferred_output", "rejected": "non_preferred_output", "prompt": "input"}
 _QUESTIONS = ("question", "instruction", "input", "conversations")
@@ -104,11 +100,14 @@ class Recognition:
     """(our name, the file's name), where they differ."""
     is_document: bool = False
     """True if the file itself is one document, of which its rows are pieces."""
+    with_tools: int = 0
+    """Rows among those looked at that define tools, call one or hold a result."""
 
     def words(self) -> str:
         """Return it for people: shape, fields, and which field stands for which."""
         named = ", ".join(f"{theirs} = {ours}" for ours, theirs in self.mapping)
-        return f"{self.shape} rows with the fields {', '.join(self.fields)}" + (f" ({named})" if named else "")
+        tools = f"; {self.with_tools} of the first {self.looked_at} use tools" if self.with_tools else ""
+        return f"{self.shape} rows with the fields {', '.join(self.fields)}" + (f" ({named})" if named else "") + tools
 
 
 def recognise(source: Source, wanted: str, layout: Layout | None = None) -> Recognition:
@@ -135,7 +134,8 @@ def recognise(source: Source, wanted: str, layout: Layout | None = None) -> Reco
     _check_named(source, shape)
     shown = tuple(name[:_NAME_CHARS] for name in names[:_NAMES_SHOWN])
     mapping = tuple((ours, theirs) for ours, theirs in mappings[shape].items() if ours != theirs)
-    return Recognition(shape, shown, counts[shape], len(rows), mapping, layout.container in DOCUMENTS)
+    with_tools = sum(uses_tools(row, mappings[shape]) for row in rows)
+    return Recognition(shape, shown, counts[shape], len(rows), mapping, layout.container in DOCUMENTS, with_tools)
 
 
 class Shaper:
@@ -143,17 +143,15 @@ class Shaper:
 
     Args:
         recognition: what the file is.
-        reading: how its rows are read: field names, tool calls.
         system_prompt: put before rows that have no system turn, as in instruction rows; none if empty.
     """
 
-    def __init__(self, recognition: Recognition, reading: Reading | None = None, system_prompt: str = "") -> None:
+    def __init__(self, recognition: Recognition, system_prompt: str = "") -> None:
         self._shape = recognition.shape
         self._names = dict(recognition.mapping)
-        self._tools = reading is not None and reading.tools == "keep"
         self._system = system_prompt
 
-    def __call__(self, row: Any) -> Shaped:  # noqa: ANN401 - any JSON value
+    def __call__(self, row: Any) -> list[Message]:  # noqa: ANN401 - any JSON value
         """Return the row as messages.
 
         Raises:
@@ -171,14 +169,14 @@ class Shaper:
                 raise RowError("unsupported_content", name, text)
         shape = self._shape
         if shape is Shape.INSTRUCTION:
-            return Shaped(self._pair(row, "instruction", "output"))
+            return self._pair(row, "instruction", "output")
         if shape is Shape.PROMPT_COMPLETION:
-            return Shaped(self._pair(row, "prompt", "completion"))
+            return self._pair(row, "prompt", "completion")
         if shape is Shape.TEXT:
-            return Shaped([{"role": "text", "content": self._text(row, "text", required=True)}])
+            return [{"role": "text", "content": self._text(row, "text", required=True)}]
         try:
             if shape is Shape.PREFERENCE:
-                return Shaped(self._preference(row))
+                return self._preference(row)
             return self._conversation(row, "messages" if shape is Shape.MESSAGES else "conversations")
         except RowError as error:
             raise self._in_their_words(error) from None
@@ -199,33 +197,34 @@ class Shaper:
         pair: list[Message] = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         return [{"role": "system", "content": system}, *pair] if system else pair
 
-    def _conversation(self, row: dict[str, Any], name: str) -> Shaped:
+    def _conversation(self, row: dict[str, Any], name: str) -> list[Message]:
         if name not in row:
             raise RowError("missing_field", name, f"is missing; {self._named(row, name)}")
         turns = sharegpt(row[name], name) if name == "conversations" else row[name]
-        messages = conversation(turns, name, tools=self._tools)
-        if messages[0]["role"] != "system" and "system" in row and (system := self._system_of(row)):
-            messages = [{"role": "system", "content": system}, *messages]
-        tools = row.get("tools")
-        if tools and not self._tools:
-            text = f"definitions of tools cannot be trained on: {TOOLS_REMEDY}"
-            raise RowError("unsupported_content", "tools", text)
-        return Shaped(messages, tools or None)
+        messages = conversation(turns, name, _tools_of(row))
+        return self._under_system(row, messages) if "system" in row else messages
 
     def _preference(self, row: dict[str, Any]) -> list[Message]:
         for name in ("chosen", "rejected"):
             if name not in row:
                 raise RowError("missing_field", name, f"is missing; {self._named(row, name)}")
         prompt, chosen, rejected = pair_of(row.get("prompt"), row["chosen"], row["rejected"])
+        asked = row.get("prompt")
+        tools = _tools_of(asked if isinstance(asked, dict) and "tools" in asked else row)
         if not prompt:
             raise RowError("missing_field", "prompt", f"is missing; {self._named(row, 'prompt')}")
-        messages = conversation([*prompt, chosen], "chosen", tools=False)
-        worse = conversation([*prompt, rejected], "rejected", tools=False)[-1]["content"]
-        best = messages.pop()["content"]
+        messages = conversation([*prompt, chosen], "chosen", tools)
+        worse = _text_answer(conversation([*prompt, rejected], "rejected", tools)[-1], "rejected")
+        best = _text_answer(messages.pop(), "chosen")
         pair: list[Message] = [{"role": "chosen", "content": best}, {"role": "rejected", "content": worse}]
-        system = self._system_of(row) if messages[0]["role"] != "system" else ""
-        before: list[Message] = [{"role": "system", "content": system}] if system else []
-        return [*before, *messages, *pair]
+        return [*self._under_system(row, messages), *pair]
+
+    def _under_system(self, row: dict[str, Any], messages: list[Message]) -> list[Message]:
+        """Return the messages under the row's own system text where they have none."""
+        first = messages[0]["role"] == TOOLS
+        if messages[first]["role"] == "system" or not (system := self._system_of(row)):
+            return messages
+        return [*messages[:first], {"role": "system", "content": system}, *messages[first:]]
 
     def _system_of(self, row: dict[str, Any]) -> str:
         system = row.get("system")
@@ -271,6 +270,23 @@ class Shaper:
         return f"the row has {', '.join(names) or 'no fields'}" + (f" ({near})" if near else "")
 
 
+def _tools_of(row: dict[str, Any]) -> Message | None:
+    """Return the message that holds a row's definitions of tools, None if it has none."""
+    parallel = row.get("parallel_tool_calls")
+    if parallel is not None and not isinstance(parallel, bool):
+        text = f"true or false is expected, found {kind_of(parallel)}"
+        raise RowError("wrong_type", "parallel_tool_calls", text)
+    name = "tools" if row.get("tools") else "functions"
+    return definitions(row[name], name) if row.get(name) else None
+
+
+def _text_answer(message: Message, name: str) -> str:
+    if message.get("tool_calls"):
+        text = "only texts can be preferred: a call of a tool may stand in the prompt, not in its place"
+        raise RowError("unsupported_content", name, text)
+    return message["content"]
+
+
 _ABSENT = object()
 
 
@@ -312,6 +328,17 @@ def _has(row: dict[str, Any], shape: Shape, mapping: dict[str, str]) -> bool:
         is_sharegpt = isinstance(first, dict) and "from" in first and "role" not in first
         return is_sharegpt == (shape is Shape.SHAREGPT) or (not first and shape.value == mapping.get(shape.value))
     return True
+
+
+def uses_tools(row: dict[str, Any], mapping: dict[str, str]) -> bool:
+    """Return True if a raw row defines tools, calls one, or holds what one gave."""
+    found = [row.get("tools"), row.get("functions")]
+    for ours in ("messages", "conversations", "prompt"):
+        value = reach(row, mapping.get(ours, ours))
+        turns = value.get("messages") if isinstance(value, dict) else value
+        if isinstance(turns, list):
+            found += [has_tools(turn) for turn in turns]
+    return any(found)
 
 
 def _first(lines: Iterable[Line]) -> Iterable[Line]:

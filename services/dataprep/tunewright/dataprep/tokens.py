@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from tunewright.dataprep.chat_template import ChatTemplate
 from tunewright.dataprep.masking import TEXT, BaseTokenizer, Messages, conversations_of
+from tunewright.dataprep.tool_use import TOOLS
 
 _SIGN = "\x01{}\x01"
 _TRIAL = (
@@ -86,6 +87,8 @@ class TokenCounter:
     def _text(self, row: Messages) -> str | None:
         if self.base.template is None:
             return None
+        if row[0]["role"] == TOOLS:
+            return _rendered(self.base.template, row)
         contents = [message["content"] for message in row]
         roles = tuple([message["role"] for message in row])
         frame = self._frame(roles)
@@ -137,8 +140,9 @@ def _unpacked(files: dict[str, bytes]) -> TokenCounter:
 
 
 def _rendered(template: ChatTemplate, row: Messages) -> str | None:
+    """Return the row as text; None where the template refuses it, or drops tools of it without a word."""
     try:
-        return template.render(row)
+        return None if template.dropped_of(row) else template.render(row)
     except TemplateError:
         return None
 

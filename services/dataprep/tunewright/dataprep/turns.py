@@ -3,13 +3,15 @@
 import re
 from typing import TYPE_CHECKING, Any
 
-from tunewright.dataprep.readers import Problem
+from tunewright.dataprep.problems import RowError, kind_of
+from tunewright.dataprep.tool_use import calls_of, link, parsed
 
 if TYPE_CHECKING:
     from tunewright.dataprep.shapes import Message
 
-_ROLES = ("system", "user", "assistant")
-_TOOL_ROLES = ("tool", "function")
+_ROLES = ("system", "user", "assistant", "tool")
+_OTHER_NAMES = {"developer": "system", "function": "tool"}
+"""Role → what it is called in datasets."""
 _SPEAKERS = {
     "human": "user",
     "user": "user",
@@ -21,13 +23,18 @@ _SPEAKERS = {
     "model": "assistant",
     "system": "system",
     "function_call": "function_call",
+    "function-call": "function_call",
+    "tool_call": "function_call",
     "observation": "tool",
     "tool": "tool",
+    "function_response": "tool",
+    "function-response": "tool",
+    "tool_response": "tool",
 }
+_PLAIN_ROLES = frozenset({"system", "user", "assistant"})
 _PLAIN_KEYS = frozenset({"role", "content"})
 _NAME_CHARS = 40
 _EMBEDDED_IMAGE = re.compile(r"data:image/([\w.+-]+);base64,([A-Za-z0-9+/=\s]{64,})")
-TOOLS_REMEDY = "leave the row out, or write the call and its result as text"
 _DESCRIBE = "only text can be trained on: leave the row out, or put a description in the image's place"
 _FOLLOWS = {
     "start": ("user",),
@@ -36,34 +43,42 @@ _FOLLOWS = {
     "call": ("tool",),
     "tool": ("tool", "assistant"),
 }
+_TURNS = "user and assistant alternate"
+_ORDER = {
+    "start": _TURNS,
+    "user": _TURNS,
+    "assistant": f"{_TURNS}, and a result follows the call that asks for it",
+    "call": "a message of role tool answers each call, by its tool_call_id",
+    "tool": "the assistant answers what its tools gave",
+}
+"""State → the rule behind what may follow it."""
 
 
-class RowError(Exception):
-    """A row that does not have its file's shape."""
-
-    def __init__(self, reason: str, field: str, description: str) -> None:
-        super().__init__(description)
-        self.problem = Problem(reason, field, description)
-
-
-def conversation(turns: Any, name: str, *, tools: bool) -> "list[Message]":  # noqa: ANN401 - any JSON value
+def conversation(turns: Any, name: str, tools: "Message | None" = None) -> "list[Message]":  # noqa: ANN401 - any JSON
     """Return turns as messages: an optional system turn, then user and assistant in turns, the assistant last.
+
+    Calls of tools and their results may stand before an answer, or a call in its place.
 
     Args:
         turns: the value of the row's field.
         name: the field.
-        tools: tool calls and their results may stand in place of an answer.
+        tools: the message that holds the row's definitions of tools; it is put before all others.
 
     Raises:
         RowError: they are no such conversation; the turn and its field are named.
     """
     if not isinstance(turns, list):
         raise RowError("wrong_type", name, f"a list of messages is expected, found {kind_of(turns)}")
-    messages = [
-        turn if _is_plain(turn) else _turn(turn, f"{name}[{index}]", tools=tools) for index, turn in enumerate(turns)
+    plain = [_is_plain(turn) for turn in turns]
+    messages: list[Message] = [
+        turn if is_plain else _turn(turn, f"{name}[{index}]")
+        for index, (turn, is_plain) in enumerate(zip(turns, plain, strict=True))
     ]
     _check_order(messages, name)
-    return messages
+    if not all(plain):
+        messages = link(messages, name, tools)
+        _check_weights(messages, name)
+    return [tools, *messages] if tools else messages
 
 
 def sharegpt(turns: Any, name: str) -> Any:  # noqa: ANN401 - any JSON value
@@ -77,6 +92,14 @@ def sharegpt(turns: Any, name: str) -> Any:  # noqa: ANN401 - any JSON value
     return [_renamed(turn, f"{name}[{index}]") for index, turn in enumerate(turns)]
 
 
+def has_tools(turn: Any) -> bool:  # noqa: ANN401 - any JSON value
+    """Return True if a raw turn calls a tool or holds what one gave, in whatever form."""
+    if not isinstance(turn, dict):
+        return False
+    role = turn.get("role") or _SPEAKERS.get(str(turn.get("from")).lower())
+    return bool(turn.get("tool_calls") or turn.get("function_call")) or role in {"tool", "function", "function_call"}
+
+
 def _renamed(turn: Any, place: str) -> Any:  # noqa: ANN401 - any JSON value
     if not isinstance(turn, dict) or "from" not in turn:
         return turn
@@ -88,8 +111,9 @@ def _renamed(turn: Any, place: str) -> Any:  # noqa: ANN401 - any JSON value
     if "value" not in turn:
         raise RowError("missing_field", f"{place}.value", "is missing")
     if role == "function_call":
-        call = {"type": "function", "function": {"name": "", "arguments": turn["value"]}}
-        return {"role": "assistant", "content": "", "tool_calls": [call]}
+        value = turn["value"]
+        calls = parsed(value, f"{place}.value") if isinstance(value, str) else value
+        return {"role": "assistant", "content": "", "tool_calls": calls if isinstance(calls, list) else [calls]}
     return {"role": role, "content": turn["value"]}
 
 
@@ -98,20 +122,17 @@ def _is_plain(turn: Any) -> bool:  # noqa: ANN401 - any JSON value
     return (
         type(turn) is dict
         and turn.keys() == _PLAIN_KEYS
-        and turn["role"] in _ROLES
+        and turn["role"] in _PLAIN_ROLES
         and type(turn["content"]) is str
         and "data:image/" not in turn["content"]
     )
 
 
-def _turn(turn: Any, place: str, *, tools: bool) -> "Message":  # noqa: ANN401 - any JSON value
+def _turn(turn: Any, place: str) -> "Message":  # noqa: ANN401 - any JSON value
     if not isinstance(turn, dict):
         raise RowError("wrong_type", place, f"an object with role and content is expected, found {kind_of(turn)}")
-    role = _role(turn.get("role"), place, tools=tools)
-    calls = _calls(turn, place, tools=tools)
-    if turn.get("weight") == 0:
-        text = "weight 0 would keep this turn from being learnt, and here every answer is: split the conversation"
-        raise RowError("unsupported_content", f"{place}.weight", text)
+    role = _role(turn.get("role"), place)
+    calls = _calls(turn, place, role)
     content = turn.get("content")
     message: Message = {
         "role": role,
@@ -119,34 +140,47 @@ def _turn(turn: Any, place: str, *, tools: bool) -> "Message":  # noqa: ANN401 -
     }
     if calls:
         message["tool_calls"] = calls
+    if role == "assistant" and _weight(turn, place) == 0:
+        message["weight"] = 0
     if role == "tool":
         for name in ("tool_call_id", "name"):
-            if isinstance(turn.get(name), str):
+            if isinstance(turn.get(name), str) and turn[name]:
                 message[name] = turn[name]
     return message
 
 
-def _role(role: Any, place: str, *, tools: bool) -> str:  # noqa: ANN401 - any JSON value
-    if role in _TOOL_ROLES and not tools:
-        text = f"results of tools cannot be trained on: {TOOLS_REMEDY}"
-        raise RowError("unsupported_content", f"{place}.role", text)
-    known = (*_ROLES, "tool") if tools else _ROLES
-    if role == "developer":
-        role = "system"
-    if role not in known:
+def _role(role: Any, place: str) -> str:  # noqa: ANN401 - any JSON value
+    role = _OTHER_NAMES.get(role, role) if isinstance(role, str) else role
+    if role not in _ROLES:
         found = f"found {role[:_NAME_CHARS]!r}" if isinstance(role, str) else f"found {kind_of(role)}"
-        raise RowError("unsupported_role", f"{place}.role", f"one of {', '.join(known)} is expected, {found}")
+        raise RowError("unsupported_role", f"{place}.role", f"one of {', '.join(_ROLES)} is expected, {found}")
     return str(role)
 
 
-def _calls(turn: dict[str, Any], place: str, *, tools: bool) -> list[Any]:
-    calls = turn.get("tool_calls") or ([turn["function_call"]] if turn.get("function_call") else [])
-    if calls and not tools:
-        text = f"tool calls cannot be trained on: {TOOLS_REMEDY}"
-        raise RowError("unsupported_content", f"{place}.tool_calls", text)
-    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
-        raise RowError("wrong_type", f"{place}.tool_calls", "a list of objects is expected")
-    return calls
+def _calls(turn: dict[str, Any], place: str, role: str) -> list[dict[str, Any]]:
+    field = "tool_calls" if turn.get("tool_calls") else "function_call"
+    value = turn.get(field)
+    if not value:
+        return []
+    if role != "assistant":
+        raise RowError("invalid_tools", f"{place}.{field}", f"only the assistant calls tools, this turn is of {role}")
+    return calls_of([value] if field == "function_call" else value, f"{place}.{field}")
+
+
+def _weight(turn: dict[str, Any], place: str) -> float:
+    """Return what OpenAI's format says of a turn: 0 keeps it from being learnt."""
+    weight = turn.get("weight")
+    if weight is None:
+        return 1
+    if isinstance(weight, bool) or weight not in (0, 1):
+        raise RowError("wrong_type", f"{place}.weight", f"0 or 1 is expected, found {str(weight)[:_NAME_CHARS]}")
+    return float(weight)
+
+
+def _check_weights(messages: "list[Message]", name: str) -> None:
+    answers = [message for message in messages if message["role"] == "assistant"]
+    if all(message.get("weight") == 0 for message in answers):
+        raise RowError("no_answer", name, "every answer has weight 0, so there is nothing to learn")
 
 
 def text_of(content: Any, place: str) -> str:  # noqa: ANN401 - any JSON value
@@ -199,15 +233,8 @@ def _check_order(messages: "list[Message]", name: str) -> None:
         if role == "system" and index == 0:
             continue
         if role not in _FOLLOWS[state]:
-            expected = " or ".join(_FOLLOWS[state])
-            text = f"{expected} is expected here, found {role}: user and assistant alternate"
+            text = f"{' or '.join(_FOLLOWS[state])} is expected here, found {role}: {_ORDER[state]}"
             raise RowError("wrong_order", f"{name}[{index}].role", text)
         state = "call" if role == "assistant" and message.get("tool_calls") else role
     if state not in {"assistant", "call"}:
         raise RowError("no_answer", name, "the last message is not the assistant's, so there is nothing to learn")
-
-
-def kind_of(value: Any) -> str:  # noqa: ANN401 - any value of JSON or Parquet
-    """Return what a value is, in words."""
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
-    return "null" if value is None else names.get(type(value), f"a value of type {type(value).__name__}")

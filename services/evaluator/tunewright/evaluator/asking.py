@@ -73,7 +73,7 @@ async def ask(base: Endpoint, tuned: Endpoint, rows: list[Row], spec: Evaluation
         Unavailable: an endpoint stayed away beyond its patience.
         Interrupted: a stop was requested.
     """
-    sampled_rows = min(sum(not row.text for row in rows), spec.sample_count)
+    sampled_rows = min(sum(row.answered_in_words for row in rows), spec.sample_count)
     turnstile = _Turnstile(spec.concurrency, 3 * len(rows) + 2 * sampled_rows, report)
     read = await turnstile.all([partial(_read, base, tuned, row) for row in rows])
     fitting = [found for found in read if found.fits]
@@ -88,7 +88,7 @@ async def ask(base: Endpoint, tuned: Endpoint, rows: list[Row], spec: Evaluation
     if not fitting:
         raise Refused("no held-out row fits into the engines' context", remedy="Raise deployment.max_model_len.")
     scores = await _of_both(base, tuned, turnstile, _score, fitting)
-    sampled = [found for found in fitting if not found.row.text][: spec.sample_count]
+    sampled = [found for found in fitting if found.row.answered_in_words][: spec.sample_count]
     answers = await _of_both(base, tuned, turnstile, partial(_answer, max_tokens=spec.max_new_tokens), sampled)
     results = [_result(found, *pair) for found, pair in zip(fitting, scores, strict=True)]
     samples = [_sample(found.row, *pair) for found, pair in zip(sampled, answers, strict=True)]
@@ -193,7 +193,8 @@ async def _score(endpoint: Endpoint, read: _ReadRow) -> Score:
 
 async def _answer(endpoint: Endpoint, read: _ReadRow, *, max_tokens: int) -> str:
     last_start, _ = read.tokens.spans[-1]  # tokens of the prompt before the last answer
-    return await endpoint.answer(read.row.turns(read.row.answers[-1]), min(max_tokens, read.max_model_len - last_start))
+    room = min(max_tokens, read.max_model_len - last_start)
+    return await endpoint.answer(read.row.turns(read.row.answers[-1]), room, read.row.tools)
 
 
 def _result(read: _ReadRow, base: Score, tuned: Score) -> RowResult:

@@ -6,7 +6,7 @@ Waits out an engine that is restarting, within a bound; hears a stop between two
 import asyncio
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -92,15 +92,18 @@ class Endpoint:
     async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
 
-    async def tokenize(self, messages: list[dict[str, str]], *, generate: bool, strings: bool = False) -> Tokens:
+    async def tokenize(
+        self, messages: list[dict[str, Any]], tools: Sequence[Any] = (), *, generate: bool, strings: bool = False
+    ) -> Tokens:
         """Return a conversation's token ids by the model's own chat template.
 
         Args:
             messages: the conversation.
+            tools: definitions of the tools that it may call.
             generate: end with the marker after which the model answers.
             strings: return the tokens' texts too.
         """
-        body = {"messages": messages, "add_generation_prompt": generate, "return_token_strs": strings}
+        body = {"messages": messages, "add_generation_prompt": generate, "return_token_strs": strings} | _with(tools)
         found = await self._post("/tokenize", body)
         return Tokens(found["tokens"], found.get("token_strs") or [], int(found["max_model_len"]))
 
@@ -118,9 +121,11 @@ class Endpoint:
         entries = [at[str(token)] for token, at in zip(ids[1:], by_place, strict=True)]
         return [TokenScore(float(entry["logprob"]), int(entry["rank"])) for entry in entries]
 
-    async def answer(self, messages: list[dict[str, str]], max_tokens: int) -> str:
-        """Return the model's greedy answer; sampling defaults of the model's own are switched off."""
-        body = {"messages": messages, "max_tokens": max_tokens, "seed": 0, **_GREEDY}
+    async def answer(self, messages: list[dict[str, Any]], max_tokens: int, tools: Sequence[Any] = ()) -> str:
+        """Return the model's greedy answer as it wrote it; sampling defaults of the model's own are switched off."""
+        # The engine hands tools to the template, but parses no calls: not every engine is told how.
+        choice = {"tool_choice": "none"} if tools else {}
+        body = {"messages": messages, "max_tokens": max_tokens, "seed": 0, **_GREEDY, **_with(tools), **choice}
         found = await self._post("/v1/chat/completions", body)
         return str(found["choices"][0]["message"]["content"] or "")
 
@@ -181,3 +186,7 @@ _GREEDY = {
     "frequency_penalty": 0.0,
 }
 """All of them said: vLLM otherwise takes what the model's generation_config.json says, such as a repetition penalty."""
+
+
+def _with(tools: Sequence[Any]) -> dict[str, Any]:
+    return {"tools": list(tools)} if tools else {}

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tunewright.chassis.errors import InvalidData
 
@@ -18,6 +18,11 @@ class Message(BaseModel):
 
     role: str
     content: str
+    tool_calls: tuple[dict[str, Any], ...] | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
+    weight: int | None = Field(default=None, exclude=True)
+    """0 keeps an answer from being learnt, and from being scored."""
 
 
 class Row(BaseModel):
@@ -30,10 +35,12 @@ class Row(BaseModel):
     messages: tuple[Message, ...] = ()
     text: str = ""
     """A document; there are no messages then."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """Definitions of the tools that the assistant may call."""
 
-    def turns(self, end: int | None = None) -> list[dict[str, str]]:
-        """Return the messages before `end` (all if None) as plain mappings."""
-        return [message.model_dump() for message in self.messages[:end]]
+    def turns(self, end: int | None = None) -> list[dict[str, Any]]:
+        """Return the messages before `end` (all if None) as plain mappings, in OpenAI's form."""
+        return [message.model_dump(exclude_none=True) for message in self.messages[:end]]
 
     def asked_and_answered(self) -> tuple[str, str]:
         """Return the last question and its written answer, for people; of a document nothing, and itself."""
@@ -44,8 +51,15 @@ class Row(BaseModel):
 
     @property
     def answers(self) -> list[int]:
-        """Places of the assistant's turns."""
-        return [place for place, message in enumerate(self.messages) if message.role == "assistant"]
+        """Places of the assistant's turns that are learnt, calls of tools among them."""
+        return [
+            place for place, message in enumerate(self.messages) if message.role == "assistant" and message.weight != 0
+        ]
+
+    @property
+    def answered_in_words(self) -> bool:
+        """True if the last answer is a text: a call of a tool cannot be compared word by word."""
+        return bool(self.messages) and bool(self.messages[self.answers[-1]].content)
 
 
 def read_rows(dataset: Path, max_rows: int) -> list[Row]:

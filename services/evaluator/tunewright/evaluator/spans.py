@@ -47,13 +47,13 @@ async def tokenize_row(endpoint: Endpoint, row: Row) -> Tokenized:
         read = await endpoint.tokenize_text(row.text)
         return Tokenized(read.ids, [(1, len(read.ids))], 0, read.max_model_len)
     last = row.answers[-1]
-    whole = await endpoint.tokenize(row.turns(last + 1), generate=False, strings=True)
+    whole = await endpoint.tokenize(row.turns(last + 1), row.tools, generate=False, strings=True)
     spans: list[tuple[int, int]] = []
     for place in row.answers:
         ended = whole
         if place != last:
-            ended = await endpoint.tokenize(row.turns(place + 1), generate=False, strings=True)
-        prompt = await endpoint.tokenize(row.turns(place), generate=True)
+            ended = await endpoint.tokenize(row.turns(place + 1), row.tools, generate=False, strings=True)
+        prompt = await endpoint.tokenize(row.turns(place), row.tools, generate=True)
         span = _span(whole, prompt, ended, row.messages[place].content)
         if span is None and place == last:
             raise Refused(

@@ -5,6 +5,7 @@ Connects to loopback or the bound address, and checks the certificate against th
 
 import socket
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,13 @@ class EngineClient:
                 return dict(entry)
         raise EngineError(answer.status_code, f"the engine does not list {model!r} among its models")
 
-    def tokenize(self, model: str, messages: list[dict[str, Any]], timeout: float) -> list[int]:
+    def tokenize(
+        self, model: str, messages: list[dict[str, Any]], timeout: float, tools: Sequence[Any] = ()
+    ) -> list[int]:
         """Return the token ids of a chat prompt, generation prompt included."""
         body = {"model": model, "messages": messages, "add_generation_prompt": True}
+        if tools:
+            body["tools"] = list(tools)
         return [int(token) for token in self._post("/tokenize", body, timeout)["tokens"]]
 
     def chat(self, model: str, messages: list[dict[str, Any]], timeout: float, *, max_tokens: int = 1) -> int:

@@ -36,6 +36,8 @@ class GoldenPrompt(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     messages: list[dict[str, Any]] = Field(min_length=1)
+    tools: list[dict[str, Any]] = Field(default_factory=list)
+    """Definitions of the tools that may be called."""
     prompt_token_ids: list[int] = Field(min_length=1)
     continuation_token_ids: list[int] = Field(min_length=1)
     top_logits: list[tuple[int, float]] = Field(default_factory=list)
@@ -119,7 +121,7 @@ def prove(client: EngineClient, model: str, prompts: list[GoldenPrompt], max_mod
     fitting = [prompt for prompt in prompts if len(prompt.prompt_token_ids) <= room]
     first, same, total = 0, 0, 0
     for number, prompt in enumerate(fitting, start=1):
-        _check_tokens(client.tokenize(model, prompt.messages, timeout), prompt, number)
+        _check_tokens(client.tokenize(model, prompt.messages, timeout, prompt.tools), prompt, number)
         answer = prompt.continuation_token_ids[: room - len(prompt.prompt_token_ids) + 1]
         scored = client.prompt_logprobs(model, prompt.prompt_token_ids + answer, timeout)[
             len(prompt.prompt_token_ids) :

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tunewright.chassis.errors import Refused, pydantic_violations
 from tunewright.merger.comparison import kl_T, logits_T_V
-from tunewright.merger.probes import render
+from tunewright.merger.probes import Conversation, render
 
 GOLDEN = "golden.json"
 
@@ -29,7 +29,8 @@ class GoldenPrompt(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    messages: list[dict[str, str]] = Field(min_length=1)
+    messages: list[dict[str, Any]] = Field(min_length=1)
+    tools: list[dict[str, Any]] = Field(default_factory=list)
     prompt_token_ids: list[int] = Field(min_length=1)
     continuation_token_ids: list[int]
     top_logits: list[tuple[int, float]] = ()  # type: ignore[assignment] # an immutable default
@@ -64,7 +65,7 @@ def read_golden(adapter: Path, tokenizer: PreTrainedTokenizerBase) -> list[Golde
     except (ValueError, KeyError, TypeError) as error:
         raise Refused(f"{GOLDEN} is malformed: {error!r}") from error
     for number, prompt in enumerate(prompts, start=1):
-        if render(tokenizer, prompt.messages, generate=True) != prompt.prompt_token_ids:
+        if render(tokenizer, Conversation(prompt.messages, prompt.tools), generate=True) != prompt.prompt_token_ids:
             raise Refused(
                 f"foreign tokenizer: golden prompt {number} becomes other token ids than it had in training",
                 remedy="Take the adapter as the trainer made it; its tokenizer and chat template must be unchanged.",

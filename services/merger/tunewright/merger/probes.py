@@ -5,14 +5,21 @@ Knows nothing of weights.
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from tunewright.artifacts.conversations import for_template
 from tunewright.chassis.errors import InvalidData, Refused
 
 VALIDATION = "validation.jsonl"
-Messages = list[dict[str, str]]
+
+
+class Conversation(NamedTuple):
+    """Messages, and definitions of the tools that they may call."""
+
+    messages: list[dict[str, Any]]
+    tools: list[Any] = []  # noqa: RUF012 - never changed
 
 
 def load_tokenizer(folder: Path, what: str) -> PreTrainedTokenizerBase:
@@ -32,8 +39,8 @@ def load_tokenizer(folder: Path, what: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def read_conversations(dataset: Path, count: int) -> list[Messages]:
-    """Return the messages of the first `count` held-out rows in order of their id, which is a hash.
+def read_conversations(dataset: Path, count: int) -> list[Conversation]:
+    """Return the conversations of the first `count` held-out rows in order of their id, which is a hash.
 
     Raises:
         InvalidData: no held-out rows, or a row that is none.
@@ -48,31 +55,37 @@ def read_conversations(dataset: Path, count: int) -> list[Messages]:
                 raise InvalidData(f"{VALIDATION}:{number} is no dataset row: {error!r}") from error
     if not rows:
         raise InvalidData(f"{VALIDATION} holds no rows to probe with", remedy="Raise dataprep.validation_fraction.")
-    return [messages for _, messages in sorted(rows, key=lambda row: row[0])[:count]]
+    return [conversation for _, conversation in sorted(rows, key=lambda row: row[0])[:count]]
 
 
-def _conversation(row: dict[str, Any]) -> Messages:
+def _conversation(row: dict[str, Any]) -> Conversation:
     """Return a row as a conversation: a document is one question, a pair of answers its prompt and the chosen one."""
     if "text" in row:
-        return [{"role": "user", "content": row["text"]}]
-    messages: Messages = row["messages"]
-    return [*messages, {"role": "assistant", "content": row["chosen"]}] if "chosen" in row else messages
+        return Conversation([{"role": "user", "content": row["text"]}])
+    answer = [{"role": "assistant", "content": row["chosen"]}] if "chosen" in row else []
+    return Conversation([*row["messages"], *answer], row.get("tools", []))
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: Messages, *, generate: bool = False) -> list[int]:
+def render(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, *, generate: bool = False) -> list[int]:
     """Return the token ids of a conversation by the tokenizer's own chat template.
 
     Args:
         tokenizer: with a chat template.
-        messages: the conversation.
+        conversation: in a dataset's form.
         generate: end with the marker after which the model answers.
     """
-    ids: Any = tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=generate, return_dict=False)
+    ids: Any = tokenizer.apply_chat_template(
+        for_template(conversation.messages),
+        tools=conversation.tools or None,
+        tokenize=True,
+        add_generation_prompt=generate,
+        return_dict=False,
+    )
     return [int(token) for token in ids]
 
 
 def make_probes(
-    adapter: PreTrainedTokenizerBase, base: PreTrainedTokenizerBase, conversations: list[Messages], max_length: int
+    adapter: PreTrainedTokenizerBase, base: PreTrainedTokenizerBase, conversations: list[Conversation], max_length: int
 ) -> list[list[int]]:
     """Return the token ids of each conversation, cut to `max_length` tokens.
 
@@ -81,9 +94,9 @@ def make_probes(
     """
     _check_vocabularies(adapter.get_vocab(), base.get_vocab())
     probes = []
-    for number, messages in enumerate(conversations, start=1):
-        ids = render(adapter, messages)
-        if ids != render(base, messages):
+    for number, conversation in enumerate(conversations, start=1):
+        ids = render(adapter, conversation)
+        if ids != render(base, conversation):
             raise Refused(
                 f"foreign tokenizer: held-out row {number} becomes other token ids by the adapter's tokenizer and chat "
                 "template than by the base's",

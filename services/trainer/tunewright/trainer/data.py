@@ -3,6 +3,8 @@
 sft    {"messages": [… the last of the assistant …]}
 cpt    {"text": …}
 dpo    {"messages": [… the prompt …], "chosen": answer, "rejected": answer}
+
+Definitions of tools stand in "tools" beside "messages"; calls and results in the messages, in OpenAI's form.
 """
 
 import json
@@ -10,13 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tunewright.artifacts.conversations import is_learnt
 from tunewright.chassis.errors import InvalidData, Violation
 from tunewright.trainer.spec import Objective
 
 TRAIN_FILE = "train.jsonl"
 VALIDATION_FILE = "validation.jsonl"
 _TEXT_PROMPT_CHARS = 200
-_ROLES = ("system", "user", "assistant")
+_ROLES = ("system", "user", "assistant", "tool")
+_FURTHER = ("tool_calls", "tool_call_id", "name", "weight")
+"""What a message may have beside role and content."""
 
 
 class Held(NamedTuple):
@@ -39,25 +44,29 @@ class Row:
     """One conversation, text or pair of answers."""
 
     id: str
-    messages: list[dict[str, str]]
-    """Each with `role` (system, user, assistant) and `content`; with a pair of answers it ends in the chosen one."""
+    messages: list[dict[str, Any]]
+    """Each with `role` (system, user, assistant, tool) and `content`; with a pair of answers it ends in the chosen
+    one."""
     place: str
     """File and line, for messages to people: `train.jsonl:17`."""
     text: str = ""
     """Raw text, for cpt; there are no messages then."""
     rejected: str = ""
     """For dpo: the answer that shall become less likely."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """Definitions of the tools that the assistant may call."""
 
-    def prompt(self) -> list[dict[str, str]]:
+    def prompt(self) -> list[dict[str, Any]]:
         """Return the messages before the last answer; of a raw text, its beginning as a question."""
         if not self.messages:
             return [{"role": "user", "content": self.text[:_TEXT_PROMPT_CHARS]}]
-        last = max(index for index, message in enumerate(self.messages) if message["role"] == "assistant")
+        last = max(index for index, message in enumerate(self.messages) if is_learnt(message))
         return self.messages[:last]
 
     def instead(self) -> "Row":
         """Return the conversation with the rejected answer in place of the chosen one."""
-        return Row(self.id, [*self.messages[:-1], {"role": "assistant", "content": self.rejected}], self.place)
+        messages = [*self.messages[:-1], {"role": "assistant", "content": self.rejected}]
+        return Row(self.id, messages, self.place, tools=self.tools)
 
 
 def load_dataset(directory: Path, objective: Objective = "sft") -> tuple[list[Row], list[Row]]:
@@ -102,10 +111,11 @@ def _row(line: bytes, place: str, objective: Objective) -> Row:
     messages = _messages(document, place)
     if objective == "dpo":
         chosen = {"role": "assistant", "content": _answer(document, "chosen", place)}
-        return Row(identifier, [*messages, chosen], place, rejected=_answer(document, "rejected", place))
-    if not any(message["role"] == "assistant" for message in messages):
+        rejected = _answer(document, "rejected", place)
+        return Row(identifier, [*messages, chosen], place, rejected=rejected, tools=_tools(document, place))
+    if not any(is_learnt(message) for message in messages):
         raise _wrong(place, "no message of the assistant, hence nothing to learn")
-    return Row(identifier, messages, place)
+    return Row(identifier, messages, place, tools=_tools(document, place))
 
 
 def _check_objective(document: dict[str, Any], place: str, objective: Objective) -> None:
@@ -124,11 +134,21 @@ def _check_objective(document: dict[str, Any], place: str, objective: Objective)
 _FIELDS = {"sft": "`messages`", "cpt": "`text`", "dpo": "`messages`, `chosen` and `rejected`"}
 
 
-def _messages(document: dict[str, Any], place: str) -> list[dict[str, str]]:
+def _messages(document: dict[str, Any], place: str) -> list[dict[str, Any]]:
     messages = document.get("messages")
     if not isinstance(messages, list) or not messages or not all(_is_message(message) for message in messages):
         raise _wrong(place, f"`messages` must be a list of {{role: {' | '.join(_ROLES)}, content: text}}")
-    return [{"role": message["role"], "content": message["content"]} for message in messages]
+    return [
+        {"role": one["role"], "content": one["content"], **{name: one[name] for name in _FURTHER if name in one}}
+        for one in messages
+    ]
+
+
+def _tools(document: dict[str, Any], place: str) -> tuple[dict[str, Any], ...]:
+    tools = document.get("tools", [])
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise _wrong(place, "`tools` must be a list of definitions")
+    return tuple(tools)
 
 
 def _answer(document: dict[str, Any], field: str, place: str) -> str:
@@ -147,7 +167,20 @@ def _text(document: dict[str, Any], field: str, place: str) -> str:
 
 
 def _is_message(value: Any) -> bool:  # noqa: ANN401 - any JSON value
-    return isinstance(value, dict) and value.get("role") in _ROLES and isinstance(value.get("content"), str)
+    if not isinstance(value, dict) or value.get("role") not in _ROLES or not isinstance(value.get("content"), str):
+        return False
+    calls = value.get("tool_calls", [])
+    return isinstance(calls, list) and all(_is_call(call) for call in calls)
+
+
+def _is_call(value: Any) -> bool:  # noqa: ANN401 - any JSON value
+    function = value.get("function") if isinstance(value, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        return False
+    try:
+        return isinstance(json.loads(function["arguments"]), dict)
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _wrong(place: str, why: str) -> InvalidData:

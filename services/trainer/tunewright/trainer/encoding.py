@@ -8,11 +8,21 @@ template adds between the prompt of that turn and the turn's end, found by rende
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Protocol
 
 from jinja2.exceptions import TemplateError
 
+from tunewright.artifacts.conversations import (
+    DROPS,
+    DROPS_REMEDY,
+    Messages,
+    for_template,
+    is_learnt,
+    left_out_by,
+    used_of,
+)
 from tunewright.chassis.errors import InvalidData, Refused, Violation
 from tunewright.chassis.stage import Reporter, Severity
 from tunewright.trainer.data import Row
@@ -80,9 +90,9 @@ class Encoder:
         """
         return encode_rows(self._add, rows, name, self._max_length, report)
 
-    def prompt_ids(self, messages: list[dict[str, str]]) -> list[int]:
-        """Return the tokens that ask for the next answer."""
-        encoded = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+    def prompt_ids(self, row: Row) -> list[int]:
+        """Return the tokens that ask for the row's last answer."""
+        encoded = self._applied(row.prompt(), row.tools, add_generation_prompt=True, return_dict=True)
         return list(encoded["input_ids"])
 
     def audited(self, row: Row, *, decode: bool) -> tuple[list[int], list[bool]]:
@@ -96,6 +106,8 @@ class Encoder:
             ids, mask = self._marked_row(row) if self._marked else self._unmarked_row(row)
         except TemplateError as error:
             raise wrong(row, f"the base's chat template refuses the conversation: {error}") from error
+        if dropped := sorted(used_of(row.messages, row.tools) & self._left_out):
+            raise wrong(row, DROPS.format(" and ".join(dropped)), DROPS_REMEDY)
         self._audit(row, ids, mask, decode=decode)
         return ids, mask
 
@@ -112,16 +124,34 @@ class Encoder:
         found.examples.append(Example(row, kept_ids, labels))
 
     def _marked_row(self, row: Row) -> tuple[list[int], list[bool]]:
-        encoded = self._tokenizer.apply_chat_template(row.messages, return_dict=True, return_assistant_tokens_mask=True)
-        return list(encoded["input_ids"]), [bool(value) for value in encoded["assistant_masks"]]
+        encoded = self._applied(row.messages, row.tools, return_dict=True, return_assistant_tokens_mask=True)
+        mask = [bool(value) for value in encoded["assistant_masks"]]
+        unlearnt = [index for index, message in enumerate(row.messages) if message.get("weight") == 0]
+        if unlearnt:
+            text = self._render(row, row.messages)
+            offsets = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+            for start, end in (self._answer_span(row, text, index) for index in unlearnt):
+                _unmark(mask, [start <= left < right <= end for left, right in offsets])
+        ids = list(encoded["input_ids"])
+        self._leave_blanks(ids, mask)
+        return ids, mask
+
+    def _leave_blanks(self, ids: list[int], mask: list[bool]) -> None:
+        """Unmark the white space after the token that ends a turn: some templates mark the line break there too."""
+        for first, last in _runs(mask):
+            at = last
+            while at > first and ids[at] not in self._end_ids and not self._tokenizer.decode([ids[at]]).strip():
+                at -= 1
+            if ids[at] in self._end_ids:
+                mask[at + 1 : last + 1] = [False] * (last - at)
 
     def _unmarked_row(self, row: Row) -> tuple[list[int], list[bool]]:
-        text = self._render(row.messages)
+        text = self._render(row, row.messages)
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
         mask = [False] * len(ids)
         for index, message in enumerate(row.messages):
-            if message["role"] == "assistant":
+            if is_learnt(message):
                 start, end = self._answer_span(row, text, index)
                 inside = [at for at, (left, right) in enumerate(offsets) if start <= left < right <= end]
                 for at in self._up_to_end_token(ids, inside):
@@ -130,8 +160,8 @@ class Encoder:
 
     def _answer_span(self, row: Row, text: str, index: int) -> tuple[int, int]:
         """Return where in `text` the template put message `index`, from the prompt's end to the turn's end."""
-        prompt = self._render(row.messages[:index], add_generation_prompt=True)
-        turn = self._render(row.messages[: index + 1])
+        prompt = self._render(row, row.messages[:index], add_generation_prompt=True)
+        turn = self._render(row, row.messages[: index + 1])
         if not (text.startswith(turn) and turn.startswith(prompt)):
             raise Refused(
                 f"{row.place}: the base's chat template renders message {index} differently once more follow, so the "
@@ -148,8 +178,7 @@ class Encoder:
     def _audit(self, row: Row, ids: list[int], mask: list[bool], *, decode: bool) -> None:
         if not any(mask):
             raise wrong(row, "the chat template marks no token of the answer, so there is nothing to learn")
-        last = [at for at, (here, following) in enumerate(pairwise([*mask, False])) if here and not following]
-        unended = [at for at in last if ids[at] not in self._end_ids]
+        unended = [last for _, last in _runs(mask) if ids[last] not in self._end_ids]
         if unended:
             token = self._tokenizer.convert_ids_to_tokens(ids[unended[0]])
             raise Refused(
@@ -163,15 +192,44 @@ class Encoder:
         """Check that the tokens that count spell the answers, whitespace aside."""
         learned = self._tokenizer.decode([token for token, counts in zip(ids, mask, strict=True) if counts])
         for message in row.messages:
-            if message["role"] == "assistant" and _squeezed(message["content"]) not in _squeezed(learned):
-                raise wrong(
-                    row, f"the tokens that count spell {learned!r:.80}, the answer is {message['content']!r:.80}"
-                )
+            said = [message["content"], *(call["function"]["name"] for call in message.get("tool_calls", ()))]
+            for text in said if is_learnt(message) else ():
+                if _squeezed(text) not in _squeezed(learned):
+                    raise wrong(row, f"the tokens that count spell {learned!r:.80}, the answer is {text!r:.80}")
 
-    def _render(self, messages: list[dict[str, str]], *, add_generation_prompt: bool = False) -> str:
-        return str(
-            self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
-        )
+    def _render(self, row: Row, messages: list[dict[str, Any]], *, add_generation_prompt: bool = False) -> str:
+        applied = self._applied(messages, row.tools, tokenize=False, add_generation_prompt=add_generation_prompt)
+        return str(applied)
+
+    def _applied(self, messages: Messages, tools: Sequence[Any], **how: Any) -> Any:  # noqa: ANN401 - transformers' own
+        """Return what the template makes of a row's messages: as the engine does, arguments are objects to it."""
+        try:
+            return self._tokenizer.apply_chat_template(for_template(messages), tools=list(tools) or None, **how)
+        except TypeError as error:  # a template that knows no tools may add texts to what is none
+            raise TemplateError(f"it fails on this row: {error}") from error
+
+    @cached_property
+    def _left_out(self) -> set[str]:
+        """The parts of tool use that the template drops without a word."""
+
+        def render(messages: Messages, tools: Sequence[Any] | None) -> str:
+            return str(self._applied(messages, tools or (), tokenize=False))
+
+        return left_out_by(render, TemplateError)
+
+
+def _runs(mask: Sequence[bool]) -> list[tuple[int, int]]:
+    """Return the first and last position of each run that counts."""
+    edges = list(pairwise([False, *mask, False]))
+    firsts = [at for at, (before, here) in enumerate(edges) if here and not before]
+    return list(zip(firsts, [at - 1 for at, (before, here) in enumerate(edges) if before and not here], strict=True))
+
+
+def _unmark(mask: list[bool], inside: Sequence[bool]) -> None:
+    """Unmark each run of which anything is inside."""
+    for first, last in _runs(mask):
+        if any(inside[first : last + 1]):
+            mask[first : last + 1] = [False] * (last + 1 - first)
 
 
 def _squeezed(text: str) -> str:
@@ -204,6 +262,6 @@ def _tell(report: Reporter, name: str, type_: str, places: list[str], what: str)
         )
 
 
-def wrong(row: Row, why: str) -> InvalidData:
+def wrong(row: Row, why: str, remedy: str = "") -> InvalidData:
     """Return the error that names the row."""
-    return InvalidData(f"{row.place}: {why}", violations=[Violation(row.place, why)])
+    return InvalidData(f"{row.place}: {why}", remedy=remedy, violations=[Violation(row.place, why)])

@@ -34,8 +34,8 @@ def golden_answers(
 ) -> dict[str, Any]:
     """Return the document of golden.json.
 
-    Per prompt: messages, their token ids, the answer's token ids, and the first step's highest logits as pairs of
-    token id and logit. Prompts come from `held_out`, and from `train` only where that is too short.
+    Per prompt: messages and definitions of tools, their token ids, the answer's token ids, and the first step's highest
+    logits as pairs of token id and logit. Prompts come from `held_out`, and from `train` only where that is too short.
     """
     chosen = [("validation", row) for row in held_out[:_PROMPTS]]
     chosen += [("train", row) for row in train[: _PROMPTS - len(chosen)]]
@@ -64,8 +64,7 @@ def golden_answers(
 
 
 def _answer(model: Any, encoder: Encoder, source: str, row: Row, device: Device) -> dict[str, Any]:  # noqa: ANN401
-    messages = row.prompt()
-    prompt = encoder.prompt_ids(messages)
+    prompt = encoder.prompt_ids(row)
     ids = torch.tensor([prompt], device=model.device)
     mixed = device.compute_dtype is not torch.float32
     autocast = torch.autocast(device.type, dtype=device.compute_dtype, enabled=mixed)
@@ -79,7 +78,8 @@ def _answer(model: Any, encoder: Encoder, source: str, row: Row, device: Device)
     return {
         "source": source,
         "row_id": row.id,
-        "messages": messages,
+        "messages": [{key: message[key] for key in message if key != "weight"} for message in row.prompt()],
+        "tools": list(row.tools),
         "prompt_token_ids": prompt,
         "continuation_token_ids": output.sequences[0, len(prompt) :].tolist(),
         "top_logits": [list(pair) for pair in zip(top.indices.tolist(), top.values.tolist(), strict=True)],

@@ -53,7 +53,7 @@ class PreferenceEncoder:
         Raises:
             InvalidData: the template renders the prompt otherwise once an answer follows.
         """
-        prompt = self._encoder.prompt_ids(row.prompt())
+        prompt = self._encoder.prompt_ids(row)
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False)))
         if shared < len(prompt) or chosen[: len(prompt)] != prompt:
             why = "the chat template renders the prompt otherwise once an answer follows"

@@ -13,10 +13,10 @@ from tunewright.dataprep import rules
 from tunewright.dataprep.blocks import BLOCK_BYTES, Block, blocks, read_block
 from tunewright.dataprep.contamination.table import Table, TestRows, build
 from tunewright.dataprep.parts import Parts
+from tunewright.dataprep.problems import RowError
 from tunewright.dataprep.readers import Source, examine
 from tunewright.dataprep.shapes import Message, Shaper, recognise
 from tunewright.dataprep.spec import DataprepSpec
-from tunewright.dataprep.turns import RowError
 from tunewright.dataprep.uploads import Files
 
 _DEEPEST = 8
@@ -75,7 +75,7 @@ def _shaper(source: Source, name: str, report: Reporter) -> Shaper | None:
         return None
     text = f"{source.name}: test set {name}, {layout}; {seen.words()}"
     report.event("test_set", text, file=source.name, name=name, layout=layout, shape=seen.shape)
-    return Shaper(seen, source.reading)
+    return Shaper(seen)
 
 
 def _rows(block: Block, source: Source, shaper: Shaper | None) -> tuple[list[int], list[list[Message]]]:
@@ -93,7 +93,7 @@ def _rows(block: Block, source: Source, shaper: Shaper | None) -> tuple[list[int
 def _messages(value: Any, shaper: Shaper | None) -> list[Message]:  # noqa: ANN401 - any JSON value
     if shaper is not None:
         try:
-            return shaper(value).messages
+            return shaper(value)
         except RowError:
             pass  # not a row to train on, but its texts are a test's all the same
     return [{"role": "user", "content": text} for text in _texts(value, _DEEPEST)]

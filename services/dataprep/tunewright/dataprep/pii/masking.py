@@ -1,8 +1,14 @@
-"""Puts a placeholder in the place of personal data, or says that the row must go; by kind. Knows nothing of rows."""
+"""Puts a placeholder in the place of personal data, or says that the row must go; by kind. Knows nothing of rows.
+
+A text that is JSON stays JSON: where a placeholder would break it, its strings and numbers are masked one by one.
+"""
 
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+from tunewright.dataprep import scanning
+from tunewright.dataprep.json_texts import is_json, replace_values
 from tunewright.dataprep.pii.finding import KINDS, find
 from tunewright.dataprep.spec import Pii
 
@@ -36,7 +42,53 @@ class Masked(NamedTuple):
 
 
 def mask(text: str, pii: Pii, flags: int) -> Masked:
-    """Return the text masked; `flags` are those of `scanning.scan`. Again until nothing is found: masking uncovers."""
+    """Return the text masked; `flags` are those of `scanning.scan`."""
+    masked = _mask_text(text, pii, flags)
+    if not masked.kinds or not is_json(text) or is_json(masked.text):
+        return masked
+    return _mask_values(text, pii)
+
+
+def mask_json(text: str, pii: Pii) -> Masked:
+    """Return a JSON document masked, also what its escapes hide."""
+    around = mask(text, pii, int(scanning.scan([text])[0]))
+    inside = around if around.drop else _mask_values(around.text, pii)
+    return Masked(inside.text, _added(around.kinds, inside.kinds), inside.drop)
+
+
+def masked_calls(calls: Sequence[Mapping[str, Any]], pii: Pii) -> tuple[list[dict[str, Any]], Masked]:
+    """Return calls of tools with their arguments masked, and what was found in all of them."""
+    own = [mask_json(call["function"]["arguments"], pii) for call in calls]
+    masked = [
+        {**call, "function": {**call["function"], "arguments": one.text}} for call, one in zip(calls, own, strict=True)
+    ]
+    drop = next((one.drop for one in own if one.drop), "")
+    return masked, Masked("", _added(*(one.kinds for one in own)), drop)
+
+
+def _mask_values(text: str, pii: Pii) -> Masked:
+    """Return a JSON document with its strings and numbers masked one by one."""
+    found: list[Masked] = []
+
+    def change(value: str) -> str:
+        masked = _mask_text(value, pii, int(scanning.scan([value])[0]))
+        found.append(masked)
+        return masked.text
+
+    changed = replace_values(text, change)
+    drop = next((one.drop for one in found if one.drop), "")
+    return Masked(text if drop else changed, {} if drop else _added(*(one.kinds for one in found)), drop)
+
+
+def _added(*counts: Mapping[str, int]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(sorted(total.items()))
+
+
+def _mask_text(text: str, pii: Pii, flags: int) -> Masked:
+    """Return any text masked. Again until nothing is found: masking uncovers."""
     kinds: Counter[str] = Counter()
     while found := [one for one in find(text, flags) if getattr(pii, one.kind) != "keep"]:
         for kind in KINDS:

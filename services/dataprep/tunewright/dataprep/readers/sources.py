@@ -33,8 +33,6 @@ class Reading:
     """Name of a codec, or `auto`."""
     delimiter: str = "auto"
     """One character between the columns of CSV, `tab`, or `auto`."""
-    tools: str = "refuse"
-    """`keep` lets rows with tool calls through, `refuse` makes each a problem."""
     piece_chars: int = 8_000
     """Characters. Documents (text, HTML) longer than this become several rows."""
 

@@ -23,6 +23,7 @@ from tunewright.dataprep.semantic.model import EmbeddingModel
 from tunewright.dataprep.semantic.neighbours import find_pairs
 from tunewright.dataprep.settings import DataprepSettings
 from tunewright.dataprep.spec import Semantic
+from tunewright.dataprep.tool_use import TOOLS, said
 
 _PIECE = 4096
 """Rows embedded at once."""
@@ -79,7 +80,7 @@ def _texts(line: bytes) -> tuple[str, str, str]:
     sides: tuple[list[str], list[str], list[str]] = ([], [], [])
     for turn in messages_of(orjson.loads(line)):
         role = turn["role"]
-        sides[2 if role == "system" else 1 if role in ANSWERS else 0].append(turn["content"] or "")
+        sides[2 if role in {"system", TOOLS} else 1 if role in ANSWERS else 0].append(said(turn))
     return "\n".join(sides[0]), "\n".join(sides[1]), "\n".join(sides[2])
 
 
