@@ -44,6 +44,30 @@ def test_a_raw_file_is_looked_at_and_a_second_look_differs_by_the_rows_added(tmp
     assert (same.returncode, same.stdout) == (0, f"{_NOTHING}\n")
 
 
+def test_files_of_no_known_shape_are_named_with_their_remedy_and_the_others_looked_at(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    (folder / "deep").mkdir(parents=True)
+    raw(folder, 9)
+    (folder / "odd.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
+    (folder / "deep" / "odd.csv").write_text("b,c\n1,2\n")
+    (folder / "bad.jsonl").write_text("{\n" * 9)
+    lone = tmp_path / "lone.jsonl"
+    lone.write_text('{"z": 1}\n')
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("sources: [{name: lone}, {name: set}]\n")
+    words = ("data", "inspect", str(lone), str(folder), "--output", str(tmp_path / "out"), "--spec", str(spec))
+    found = tunewright(*words)
+    assert found.returncode == 1
+    assert "9 of 11 rows would be kept" in found.stdout
+    assert "left out: set/odd.jsonl: its rows have the fields a; expected are" in found.stdout
+    assert "left out: set/deep/odd.csv: its rows have the fields b, c" in found.stdout
+    assert "left out: set/bad.jsonl: " in found.stdout
+    assert "left out: lone.jsonl: its rows have the fields z" in found.stdout
+    assert "fields: {instruction: question, output: answer}" in found.stdout
+    assert "a run would refuse this: nobody can say what the rows of lone.jsonl, set/bad.jsonl," in found.stderr
+    assert sorted(path.name for path in (tmp_path / "out").glob("report.*")) == ["report.html", "report.json"]
+
+
 def test_what_cannot_be_looked_at_is_told_by_the_stage(tmp_path: Path) -> None:
     missing = tunewright("data", "inspect", str(tmp_path / "nothing.jsonl"))
     assert missing.returncode == 1

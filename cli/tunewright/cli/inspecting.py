@@ -28,7 +28,9 @@ ALLOWED_UNREADABLE = 0.2
 _TOO_MANY = "max_invalid_fraction allows"
 """In the words with which data preparation refuses; then it is asked once more, to let them pass."""
 _PLAIN_SECONDS = 5.0
-_TOLD_ELSEWHERE = frozenset({"rows_unreadable"})
+_REFUSED_FILE = "file_refused"
+"""Type of the events by which data preparation names files of which it cannot say what they hold."""
+_TOLD_ELSEWHERE = frozenset({"rows_unreadable", _REFUSED_FILE})
 _QUOTED_LINES = 24
 
 
@@ -44,17 +46,21 @@ class Inspected:
     refusal: dict[str, str] | None
     """Why a run would refuse the data, and what to do; None if it would not."""
     warnings: list[str] = field(default_factory=list)
+    refused: list[dict[str, str]] = field(default_factory=list)
+    """Files that nothing can be said of (`file`, `why`, `remedy`); the others were looked at without them."""
 
     def document(self) -> dict[str, Any]:
         """Return it for programs."""
-        told = {"output": str(self.folder), "refusal": self.refusal, "warnings": self.warnings}
-        return {**told, "report": self.report}
+        told = {"output": str(self.folder), "refusal": self.refusal, "refused_files": self.refused}
+        return {**told, "warnings": self.warnings, "report": self.report}
 
 
 def inspect_paths(
     paths: Sequence[Path], output: Path | None, spec: Path | None, base: Path | None, max_length: int | None
 ) -> Inspected:
     """Prepare files and folders as a run would; unreadable rows are counted, however many.
+
+    Files that nothing can be said of are named, and the others prepared without them.
 
     Args:
         paths: files, or folders of which every data file is taken.
@@ -70,19 +76,8 @@ def inspect_paths(
     allowed = values.get("max_invalid_fraction", ALLOWED_UNREADABLE)
     folder = output or _unused(paths[0])
     with tempfile.TemporaryDirectory() as scratch:
-        settings = Path(scratch) / "spec.yaml"
-        settings.write_text(yaml.safe_dump(values), encoding="utf-8")
-        command = ["tunewright.dataprep", "run", str(settings), "--output", str(folder), "--events", "json"]
-        for name, upload in _linked(paths, Path(scratch)).items():
-            command += ["--input", f"{name}={upload}"]
-        command += ["--input", f"base={base.resolve()}"] if base is not None else []
-        try:
-            warnings = _child(command, folder)
-        except CliError as error:
-            if not any(_TOO_MANY in line for line in error.lines):
-                raise
-            settings.write_text(yaml.safe_dump({**values, "max_invalid_fraction": 1.0}), encoding="utf-8")
-            warnings = _child(command, folder)
+        job = _Job(folder, Path(scratch), _linked(paths, Path(scratch)), values, base)
+        warnings = job.run()
     report = json.loads((folder / "report.json").read_bytes())
     audit = folder / "audit.json"
     if base is not None and not audit.is_file():
@@ -90,8 +85,77 @@ def inspect_paths(
         raise CliError(problem, lines=warnings, remedy="Name a base's folder with tokenizer.json.")
     found = json.loads(audit.read_bytes()) if base is not None else None
     return Inspected(
-        folder=folder, report=report, audit=found, refusal=_refusal(report, allowed, found), warnings=warnings
+        folder=folder,
+        report=report,
+        audit=found,
+        refusal=_refusal(report, allowed, found, job.refused),
+        warnings=warnings,
+        refused=job.refused,
     )
+
+
+class _Job:
+    """Data preparation, asked again without what it refused, so that the rest is seen.
+
+    Args:
+        folder: for dataset and report.
+        scratch: for the spec.
+        uploads: input name → folder of links to the files.
+        values: fields of the spec.
+        base: folder of the base or its tokenizer, if any.
+    """
+
+    def __init__(
+        self, folder: Path, scratch: Path, uploads: dict[str, Path], values: Mapping[str, Any], base: Path | None
+    ) -> None:
+        self._folder = folder
+        self._settings = scratch / "spec.yaml"
+        self._uploads = uploads
+        self._values = dict(values)
+        self._base = base
+        self.refused: list[dict[str, str]] = []
+
+    def run(self) -> list[str]:
+        """Return what it warned of.
+
+        Raises:
+            CliError: it failed, and nothing is left to look at.
+        """
+        while True:
+            self._settings.write_text(yaml.safe_dump(self._values), encoding="utf-8")
+            refused: list[dict[str, str]] = []
+            try:
+                return _child(self._command(), self._folder, refused)
+            except CliError as error:
+                if refused and self._without([told["file"] for told in refused]):
+                    self.refused += refused
+                elif any(_TOO_MANY in line for line in error.lines) and self._values.get("max_invalid_fraction") != 1:
+                    self._values["max_invalid_fraction"] = 1.0
+                else:
+                    raise
+
+    def _command(self) -> list[str]:
+        command = ["tunewright.dataprep", "run", str(self._settings), "--output", str(self._folder)]
+        inputs = [*self._uploads.items(), *([("base", self._base.resolve())] if self._base else [])]
+        given = [word for name, path in inputs for word in ("--input", f"{name}={path}")]
+        return [*command, "--events", "json", *given]
+
+    def _without(self, names: Sequence[str]) -> bool:
+        """Take files away, with what the spec says of their input if it has no others; False if none would be left."""
+        gone = {upload / name for upload in self._uploads.values() for name in names}
+        left = {
+            name: sum(path not in gone for path in upload.rglob("*") if not path.is_dir())
+            for name, upload in self._uploads.items()
+        }
+        if not any(left.values()):
+            return False
+        for path in gone:
+            path.unlink(missing_ok=True)
+        if sources := self._values.get("sources"):
+            pairs = zip(sources, self._uploads, strict=False)
+            self._values["sources"] = [source for source, name in pairs if left[name]]
+        self._uploads = {name: upload for name, upload in self._uploads.items() if left[name]}
+        return True
 
 
 def _spec(path: Path | None, max_length: int | None) -> dict[str, Any]:
@@ -136,8 +200,10 @@ def _linked(paths: Sequence[Path], scratch: Path) -> dict[str, Path]:
     return uploads
 
 
-def _child(command: Sequence[str], folder: Path) -> list[str]:
+def _child(command: Sequence[str], folder: Path, refused: list[dict[str, str]]) -> list[str]:
     """Run data preparation to its end, showing how far it is; return what it warned of.
+
+    Files that it refuses are added to `refused`.
 
     Raises:
         CliError: it failed; its words are quoted.
@@ -148,7 +214,7 @@ def _child(command: Sequence[str], folder: Path) -> list[str]:
         with subprocess.Popen(
             [sys.executable, "-m", *command], stderr=subprocess.PIPE, text=True, errors="replace"
         ) as child:
-            _follow(child.stderr or (), warnings, words)
+            _follow(child.stderr or (), warnings, refused, words)
     finally:
         for perhaps_empty in (folder.with_name(f"{folder.name}.checkpoints"), folder):
             with suppress(OSError):
@@ -159,8 +225,8 @@ def _child(command: Sequence[str], folder: Path) -> list[str]:
     return warnings
 
 
-def _follow(lines: Iterable[str], warnings: list[str], words: deque[str]) -> None:
-    """Show progress; note the warnings, and what is no event."""
+def _follow(lines: Iterable[str], warnings: list[str], refused: list[dict[str, str]], words: deque[str]) -> None:
+    """Show progress; note the warnings, the files refused, and what is no event."""
     with _progress() as show:
         for line in lines:
             event = _event(line)
@@ -168,6 +234,8 @@ def _follow(lines: Iterable[str], warnings: list[str], words: deque[str]) -> Non
                 words.append(line.rstrip())
             elif event["type"] == "progress":
                 show(event["data"])
+            elif event["type"] == _REFUSED_FILE:
+                refused.append(event["data"])
             elif event["severity"] != "info" and event["type"] not in _TOLD_ELSEWHERE:
                 warnings.append(event["message"])
 
@@ -213,7 +281,16 @@ def unreadable_rows(report: Mapping[str, Any]) -> int:
     return int(steps["read"] - steps["readable"])
 
 
-def _refusal(report: Mapping[str, Any], allowed: float, audit: Mapping[str, Any] | None) -> dict[str, str] | None:
+def _refusal(
+    report: Mapping[str, Any],
+    allowed: float,
+    audit: Mapping[str, Any] | None,
+    refused: Sequence[Mapping[str, str]],
+) -> dict[str, str] | None:
+    if refused:
+        files = ", ".join(told["file"] for told in refused)
+        why = f"a run would refuse this: nobody can say what the rows of {files} are"
+        return {"why": why, "remedy": refused[0]["remedy"]}
     unreadable = unreadable_rows(report)
     if unreadable > allowed * report["rows_in"]:
         share = unreadable / report["rows_in"]

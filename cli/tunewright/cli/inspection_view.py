@@ -30,6 +30,8 @@ def show(found: Inspected, console: Console, base: str) -> None:
         _show_file(console, file)
     if report["file_count"] > _FILES:
         console.print(f"… and {report['file_count'] - _FILES:,} more files, in the report")
+    for told in found.refused:
+        console.print(f"\n[bold red]left out:[/] {escape(told['why'])}\n  [cyan]→[/] {escape(told['remedy'])}")
     _show_unreadable(console, report)
     console.print(
         f"\n[bold]{report['rows_out']:,} of {report['rows_in']:,} rows[/] would be kept: "

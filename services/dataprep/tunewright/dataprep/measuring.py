@@ -35,7 +35,9 @@ to an earlier one; DISTINCT: different units, of texts below a hundred units; EN
 DUPLICATE_6: Final = 17
 IN_A_ROW: Final = 22
 _NEWLINE = np.uint8(10)
-_FOLDED = np.array([ord(chr(byte).lower()) if chr(byte).isalnum() and byte < 128 else 0 for byte in range(256)], np.uint8)
+_FOLDED = np.array(
+    [ord(chr(byte).lower()) if chr(byte).isalnum() and byte < 128 else 0 for byte in range(256)], np.uint8
+)
 """Byte → an ASCII letter, small, or a digit; 0 for all others."""
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _SEED = np.uint64(0xCBF29CE484222325)

@@ -6,7 +6,7 @@ reduce (arrays): duplicates, split, mixing → write, in the order of the input 
 Knows no transport and no store. The same input and spec give the same bytes, however many workers there are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def run(spec: DataprepSpec, inputs: Mapping[str, Path], output_dir: Path, report
     files = find_files(spec, {name: path for name, path in inputs.items() if name != BASE})
     counter = _counter(spec, inputs.get(BASE), report)
     _tell_files(files, report)
-    looked = [_recognised(source, report) for source in files.train]
+    looked = _all_recognised(files.train, report)
     seen = [recognition for _, recognition in looked]
     kind = kind_of_files(files.train, seen)
     tally = Tally([FileTally(source, seen, layout) for source, (layout, seen) in zip(files.train, looked, strict=True)])
@@ -182,6 +182,32 @@ def _workers(job: Job, total_bytes: int, report: Reporter) -> Workers[Block, Map
     if count == 1 or total_bytes <= SMALL_BYTES:
         return Here(function)
     return Forked(function, count)
+
+
+def _all_recognised(sources: Sequence[Source], report: Reporter) -> list[tuple[Layout, Recognition]]:
+    """Return what each file is; each that is nothing known is told, so that all are named at once.
+
+    Raises:
+        InvalidData: of one file or more nobody can say what its rows are.
+    """
+    looked, refused = [], []
+    for source in sources:
+        try:
+            looked.append(_recognised(source, report))
+        except InvalidData as error:
+            refused.append(error)
+            told = {"file": source.name, "why": error.message, "remedy": error.remedy}
+            report.event("file_refused", f"{error.message}. {error.remedy}", severity=Severity.WARNING, **told)
+    if len(refused) == 1:
+        raise refused[0]
+    if refused:
+        why = "; ".join(error.message for error in refused)
+        raise InvalidData(
+            f"{len(refused)} of {len(sources)} files are no data that is known: {why}",
+            remedy=" ".join(dict.fromkeys(error.remedy for error in refused)),
+            violations=[violation for error in refused for violation in error.violations],
+        )
+    return looked
 
 
 def _recognised(source: Source, report: Reporter) -> tuple[Layout, Recognition]:
