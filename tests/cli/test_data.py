@@ -61,10 +61,10 @@ def test_files_of_no_known_shape_are_named_with_their_remedy_and_the_others_look
     assert "9 of 11 rows would be kept" in found.stdout
     assert "left out: set/odd.jsonl: its rows have the fields a; expected are" in found.stdout
     assert "left out: set/deep/odd.csv: its rows have the fields b, c" in found.stdout
-    assert "left out: set/bad.jsonl: " in found.stdout
+    assert "left out: set/bad.jsonl cannot be read" in found.stdout
     assert "left out: lone.jsonl: its rows have the fields z" in found.stdout
     assert "fields: {instruction: question, output: answer}" in found.stdout
-    assert "a run would refuse this: nobody can say what the rows of lone.jsonl, set/bad.jsonl," in found.stderr
+    assert "a run would refuse this: lone.jsonl, set/bad.jsonl," in found.stderr
     assert sorted(path.name for path in (tmp_path / "out").glob("report.*")) == ["report.html", "report.json"]
 
 

@@ -289,7 +289,7 @@ def _refusal(
 ) -> dict[str, str] | None:
     if refused:
         files = ", ".join(told["file"] for told in refused)
-        why = f"a run would refuse this: nobody can say what the rows of {files} are"
+        why = f"a run would refuse this: {files} cannot be used"
         return {"why": why, "remedy": refused[0]["remedy"]}
     unreadable = unreadable_rows(report)
     if unreadable > allowed * report["rows_in"]:
