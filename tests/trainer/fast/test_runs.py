@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.trainer.conftest import Trained, letters, train, write_dataset
 from tests.trainer.test_resume import go, losses, prepare
 
+# On a GPU the fast path computes in bfloat16 only, and each path rounds in its own places.
+DTYPE, NEAR = ("bfloat16", 3e-2) if torch.cuda.is_available() else ("float32", 2e-3)
 EXACT: dict[str, Any] = {
-    "lora_dropout": 0.0, "bnb_4bit_compute_dtype": "float32", "optim": "adamw_torch", "eval_steps": 5,
+    "lora_dropout": 0.0, "bnb_4bit_compute_dtype": DTYPE, "optim": "adamw_torch", "eval_steps": 5,
     "early_stopping_patience": 0,
 }  # fmt: skip
 
@@ -26,13 +29,16 @@ def test_a_run_learns_what_the_plain_path_learns(tmp_path: Path, values: dict[st
     results = [
         train(tmp_path / path, dataset, fast_path=path, max_steps=10, **EXACT, **values) for path in ("on", "off")
     ]
+    assert [each.report.of_type("fast_path")[0]["fast"] for each in results if each.report.of_type("fast_path")] == [
+        True
+    ]
     fast, plain = (
         [entry[figure] for entry in each.report.steps if "loss" in entry for figure in ("loss", "grad_norm")]
         for each in results
     )
     assert len(fast) == 20
-    assert fast == pytest.approx(plain, rel=2e-3)
-    assert evaluations(results[0]) == pytest.approx(evaluations(results[1]), rel=2e-3)
+    assert fast == pytest.approx(plain, rel=NEAR)
+    assert evaluations(results[0]) == pytest.approx(evaluations(results[1]), rel=NEAR)
     assert results[0].manifest.metrics["tokens"] == results[1].manifest.metrics["tokens"]
 
 
@@ -51,4 +57,4 @@ def test_a_killed_run_goes_on_on_the_other_path(tmp_path: Path, first: str, then
     whole, killed = (losses(folder) for folder in folders.values())
     assert [entry.keys() for entry in killed] == [entry.keys() for entry in whole]
     for found, wanted in zip(killed, whole, strict=True):
-        assert list(found.values()) == pytest.approx(list(wanted.values()), rel=5e-3)
+        assert list(found.values()) == pytest.approx(list(wanted.values()), rel=2 * NEAR)
