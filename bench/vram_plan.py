@@ -86,7 +86,7 @@ def _fast_row(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain_row(file: str, name: str, measured: float, settings: dict[str, Any]) -> dict[str, Any]:
-    spec = TrainingSpec.from_mapping({"max_length": 2048, **settings})
+    spec = TrainingSpec.from_mapping({"max_length": 2048, "fast_path": "off", **settings})
     memory = footprint(QWEN_7B, spec, ROWS, Machine("cuda", "NVIDIA H100 80GB HBM3", 80 * 10**9, 2)).memory
     return _row(file, f"plain path, {name}", measured, memory.total - memory.fixed)
 

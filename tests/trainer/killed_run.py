@@ -1,9 +1,10 @@
 """One training run in a process of its own, which dies or is stopped where it is told to.
 
 `when` is `checkpoint` (kill -9 right after the checkpoint of that step), `progress` (kill -9 when that step is
-reported), `memory` (the process may take that many MB more than
-it has) or `stop` (a stop is requested once that step is reported: in the middle of its evaluation if it has one).
-The folder holds spec.json and dataset; checkpoints are kept in it, output is written anew, said.json tells the end.
+reported), `memory` (from the first evaluation on, when everything is loaded and every thread runs, the process may take
+that many MB more than it has) or `stop` (a stop is requested once that step is reported: in the middle of its
+evaluation if it has one). The folder holds spec.json and dataset; checkpoints are kept in it, output is written anew,
+said.json tells the end.
 """
 
 import json
@@ -58,12 +59,18 @@ def _reporter(folder: Path, when: str, step: int) -> Recorder:
     elif when == "progress":
         report.on_progress = die
     elif when == "memory":
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        limit = pages * resource.getpagesize() + step * 2**20
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        report.on_progress = lambda _: _limit_memory(step)
     elif when == "stop":
         report.stop = lambda: bool(report.steps) and report.steps[-1]["step"] >= step
     return report
+
+
+def _limit_memory(megabytes: int) -> None:
+    """Let the process take no more than it has and `megabytes`; a limit that stands stays."""
+    if resource.getrlimit(resource.RLIMIT_AS)[1] == resource.RLIM_INFINITY:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        limit = pages * resource.getpagesize() + megabytes * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def _say(folder: Path, **what: Any) -> None:  # noqa: ANN401 - any JSON

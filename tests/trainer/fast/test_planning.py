@@ -61,6 +61,6 @@ def test_on_a_cpu_it_is_taken_when_asked_for_and_can_be_turned_off(tmp_path: Pat
     assert trainer.args.per_device_train_batch_size == 4
     trainer, _ = set_up(tmp_path, dataset, fast_path="auto")
     assert (trainer.fast is not None) is (trainer.args.device.type == "cuda")
-    trainer, _ = set_up(tmp_path, dataset)
+    trainer, _ = set_up(tmp_path, dataset, fast_path="off")
     assert trainer.fast is None
     assert trainer.report.of_type("fast_path") == []

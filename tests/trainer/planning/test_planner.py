@@ -27,7 +27,7 @@ def gpu(gigabytes: float, name: str = "NVIDIA H100 80GB HBM3") -> Machine:
 
 
 def settings(**values: Any) -> TrainingSpec:  # noqa: ANN401 - any field's value
-    return TrainingSpec.from_mapping({"max_length": 4096, **values})
+    return TrainingSpec.from_mapping({"max_length": 4096, "fast_path": "off", **values})
 
 
 @pytest.mark.parametrize("method", ["qlora", "lora", "full", "prompt_tuning"])

@@ -136,11 +136,10 @@ class TrainingSpec(Spec):
     """Put several rows into one sequence of max_length tokens, each attending to itself only."""
     gradient_checkpointing: bool = True
     """Recompute activations in the backward pass: about a third slower, memory of one layer instead of all."""
-    fast_path: Literal["auto", "on", "off"] = "off"
+    fast_path: Literal["auto", "on", "off"] = "auto"
     """on: QLoRA of Llama-shaped bases (llama, mistral, qwen2, qwen3) goes through a hand-written forward and backward
     pass without padding; what it does not know takes the plain path, which is told. Rows, batch and result stay the
-    same, up to rounding. auto: on GPUs only, as it gains nothing on a CPU. off: the plain path always; the default, as
-    the passes were checked and timed on an H100, but whole runs on CPUs only."""
+    same, up to rounding. auto: on GPUs only, as it gains nothing on a CPU. off: the plain path always."""
     vram_budget_gb: float = Field(default=0.0, ge=0, le=100_000)
     """GB (10^9 bytes) of GPU memory that the fast path may plan with, weights included; 0: what is free. It decides how
     many tokens go through at once and what is computed twice; only speed depends on it."""
