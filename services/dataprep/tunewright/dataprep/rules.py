@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from tunewright.dataprep import languages, measuring, quality, repetition, scanning
+from tunewright.dataprep import languages, measuring, quality, repeated_lines, repetition, scanning
 from tunewright.dataprep.cleaning import ANSWERS, EDGED, RULES, clean_messages, cleaning_flags
 from tunewright.dataprep.filters import Rejection, is_judged, reject_answer, reject_raw, reject_size
 from tunewright.dataprep.pii.finding import KINDS
@@ -19,7 +19,11 @@ from tunewright.dataprep.pii.masking import WORDS, mask, masked_calls
 from tunewright.dataprep.shapes import Message
 from tunewright.dataprep.spec import DataprepSpec
 
-RULE_WORDS = {**RULES, **{f"pii_{kind}": f"{words} replaced by a placeholder" for kind, words in WORDS.items()}}
+RULE_WORDS = {
+    **RULES,
+    repeated_lines.RULE: repeated_lines.WORDS,
+    **{f"pii_{kind}": f"{words} replaced by a placeholder" for kind, words in WORDS.items()},
+}
 """Rule → what it does to a row, in words for people."""
 
 _PLAIN_FIELDS = 2

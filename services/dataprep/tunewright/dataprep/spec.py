@@ -91,6 +91,9 @@ class Cleaning(Spec):
     """Blank lines and spaces around a message are removed."""
     boilerplate_lines: bool = True
     """Lines of web pages' furniture at an answer's beginning or end are removed, unless the question is about such."""
+    repeated_lines: bool = True
+    """Blocks of short lines that many documents of one upload begin or end with (menus, banners) are removed; rows of
+    conversations and pairs are not looked at."""
 
 
 class Filters(Spec):

@@ -25,6 +25,7 @@ from tunewright.dataprep.contamination.reading import read_table
 from tunewright.dataprep.deciding import Decisions, decide, find_near
 from tunewright.dataprep.excerpts import Example, as_text, drop_example
 from tunewright.dataprep.fingerprint import fingerprint
+from tunewright.dataprep.furniture import repeated_in
 from tunewright.dataprep.kinds import RowKind, kind_of_files, messages_of
 from tunewright.dataprep.launching import Cluster, cluster_of, workers_of
 from tunewright.dataprep.mapping import Job, Mapped, map_block
@@ -68,7 +69,9 @@ def run(spec: DataprepSpec, inputs: Mapping[str, Path], output_dir: Path, report
     tally = Tally([FileTally(source, seen, layout) for source, (layout, seen) in zip(files.train, looked, strict=True)])
     with Scratch(output_dir) as scratch, cluster_of(spec, report) as cluster:
         tests = read_table(files, spec, scratch.folder, report)
-        rows = _map(Job(spec, files.train, seen, kind, scratch.folder, tests, counter), tally, report, cluster)
+        repeated = repeated_in(files.train, seen) if kind is RowKind.TEXT and spec.cleaning.repeated_lines else {}
+        job = Job(spec, files.train, seen, kind, scratch.folder, tests, counter, repeated)
+        rows = _map(job, tally, report, cluster)
         tally.refuse_if_unreadable(spec.max_invalid_fraction)
         near = cluster.near if cluster else find_near
         found = decide(rows, spec, files.mixed_as, scratch.folder, report.raise_if_stopped, near, semantic)
