@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tunewright.dataprep.guards import DIGITS
 from tunewright.dataprep.pii import finding
 from tunewright.dataprep.pii.finding import KINDS, find
 from tunewright.dataprep.pii.masking import PLACEHOLDERS, mask
-from tunewright.dataprep.scanning import DIGITS, scan
+from tunewright.dataprep.scanning import scan
 from tunewright.dataprep.spec import Pii
 
 MASKED = {

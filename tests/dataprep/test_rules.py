@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunewright.dataprep import measuring, mojibake, rules
-from tunewright.dataprep.scanning import MOJIBAKE, scan
+from tunewright.dataprep.guards import MOJIBAKE
+from tunewright.dataprep.scanning import scan
 from tunewright.dataprep.shapes import Message
 from tunewright.dataprep.spec import DataprepSpec
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tunewright.dataprep import mojibake, scanning
+from tunewright.dataprep import guards, mojibake, scanning
 from tunewright.dataprep.boilerplate import asks_for_boilerplate, without_edges
 from tunewright.dataprep.code_spans import put_back, set_aside
 from tunewright.dataprep.html_text import html_to_text
@@ -43,15 +43,15 @@ _SUBJECTS = {"mojibake": "encodings", "boilerplate_lines": "boilerplate"}
 EDGED = ANSWERS | {"rejected"}
 """Roles whose texts may have a web page's furniture around them: both answers of a pair are cleaned alike."""
 _FLAGS = {
-    "line_endings": scanning.LINE_ENDING,
-    "control_characters": scanning.CONTROL,
-    "mojibake": scanning.MOJIBAKE,
-    "invisible_characters": scanning.INVISIBLE,
-    "html": scanning.MARKUP,
-    "unicode": scanning.COMPOSABLE,
-    "trailing_space": scanning.SPACE,
-    "boilerplate_lines": scanning.BOILERPLATE,
-    "outer_space": scanning.SPACE,
+    "line_endings": guards.LINE_ENDING,
+    "control_characters": guards.CONTROL,
+    "mojibake": guards.MOJIBAKE,
+    "invisible_characters": guards.INVISIBLE,
+    "html": guards.MARKUP,
+    "unicode": guards.COMPOSABLE,
+    "trailing_space": guards.SPACE,
+    "boilerplate_lines": guards.BOILERPLATE,
+    "outer_space": guards.SPACE,
 }
 """Rule → the flag without which it leaves a text as it is; NFKC needs another one."""
 _MAX_ROUNDS = 50
@@ -163,12 +163,12 @@ def clean_text(
 
 def cleaning_flags(spec: Cleaning, *, is_answer: bool) -> int:
     """Return the flags of which a text that cleaning changes has one."""
-    edges = scanning.BOILERPLATE if is_answer and spec.boilerplate_lines else 0
-    return scanning.CLEANING | edges | _flag_of("unicode", spec)
+    edges = guards.BOILERPLATE if is_answer and spec.boilerplate_lines else 0
+    return guards.CLEANING | edges | _flag_of("unicode", spec)
 
 
 def _flag_of(rule: str, spec: Cleaning) -> int:
-    return scanning.NON_ASCII if rule == "unicode" and spec.unicode == "nfkc" else _FLAGS[rule]
+    return guards.NON_ASCII if rule == "unicode" and spec.unicode == "nfkc" else _FLAGS[rule]
 
 
 def _rules_for(text: str, spec: Cleaning, about: _Subject, *, is_answer: bool) -> list[tuple[str, Rule]]:

@@ -3,7 +3,8 @@
 The compiled code is kept beside the source, else in the user's cache folder, or in the folder that NUMBA_CACHE_DIR
 names. Where none of them can be written (a container with a read-only root and no home), each process that does not
 inherit the code from its parent compiles it anew. A compiled function that calls one of another file is not compiled
-anew when only that other file changes: such calls go to `utf8.py` and `hashing.py` alone. Knows none of the loops.
+anew when only that other file changes, nor one whose constants stand in another: such calls go to `utf8.py` and
+`hashing.py` alone, and of tables `scanning.TABLES` tells. Knows none of the loops.
 """
 
 from collections.abc import Callable

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from tunewright.dataprep import boilerplate, mojibake, refusals
 from tunewright.dataprep.cleaning import ANSWERS
 from tunewright.dataprep.code_spans import set_aside
+from tunewright.dataprep.guards import BOILERPLATE, GARBLED, MOJIBAKE, REFUSAL
 from tunewright.dataprep.pii.masking import WORDS
-from tunewright.dataprep.scanning import BOILERPLATE, GARBLED, MOJIBAKE, REFUSAL
 from tunewright.dataprep.shapes import Message
 from tunewright.dataprep.spec import DataprepSpec, Filters
 

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tunewright.dataprep.compiling import compiled, nth
-from tunewright.dataprep.scanning import Bytes, Numbers, as_buffer, encode
+from tunewright.dataprep.scan_tables import Bytes, Numbers
+from tunewright.dataprep.scanning import as_buffer, encode
 
 Measures = npt.NDArray[np.float32]
 

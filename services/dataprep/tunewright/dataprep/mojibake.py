@@ -16,7 +16,7 @@ import re
 
 import ftfy
 
-from tunewright.dataprep.scanning import is_common, rare_characters
+from tunewright.dataprep.scan_tables import is_common, rare_characters
 
 _CP1252_TAILS = "".join(bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0))
 _LATIN = re.compile(

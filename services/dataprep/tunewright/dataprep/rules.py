@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from tunewright.dataprep import languages, measuring, quality, repeated_lines, repetition, scanning
+from tunewright.dataprep import guards, languages, measuring, quality, repeated_lines, repetition, scanning
 from tunewright.dataprep.cleaning import ANSWERS, EDGED, RULES, clean_messages, cleaning_flags
 from tunewright.dataprep.filters import Rejection, is_judged, reject_answer, reject_raw, reject_size
 from tunewright.dataprep.pii.finding import KINDS
 from tunewright.dataprep.pii.masking import WORDS, mask, masked_calls
+from tunewright.dataprep.scan_tables import Flags
 from tunewright.dataprep.shapes import Message
 from tunewright.dataprep.spec import DataprepSpec
 
@@ -28,7 +29,7 @@ RULE_WORDS = {
 
 _PLAIN_FIELDS = 2
 """Role and content; a message that calls a tool, or answers it, has further ones."""
-_WORDED = scanning.BOILERPLATE | scanning.REFUSAL | scanning.GARBLED | scanning.MOJIBAKE
+_WORDED = guards.BOILERPLATE | guards.REFUSAL | guards.GARBLED | guards.MOJIBAKE
 
 
 @dataclass(slots=True)
@@ -75,9 +76,9 @@ class _Texts:
         self.encoded = scanning.encode(self.texts)
         self.flags = self._scan(self.encoded)
 
-    def _scan(self, encoded: list[bytes]) -> scanning.Flags:
+    def _scan(self, encoded: list[bytes]) -> Flags:
         if self._everywhere:
-            return np.full(len(encoded), scanning.EVERYTHING, np.uint32)
+            return np.full(len(encoded), guards.EVERYTHING, np.uint32)
         return scanning.scan_encoded(encoded)
 
     def renew(self, rows: list[list[Message]], numbers: Sequence[int]) -> None:
@@ -142,7 +143,7 @@ def _by_row(texts: _Texts, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int6
 def _clean(texts: _Texts, spec: DataprepSpec, done: Treatment) -> None:
     places = texts.flagged(cleaning_flags(spec.cleaning, is_answer=False))
     if spec.cleaning.boilerplate_lines:
-        places += [place for place in texts.flagged(scanning.BOILERPLATE) if texts.role(place, done.rows) in EDGED]
+        places += [place for place in texts.flagged(guards.BOILERPLATE) if texts.role(place, done.rows) in EDGED]
     for number in sorted({int(texts.owners[place]) for place in places} - done.rejections.keys()):
         cleaned = clean_messages(done.rows[number], spec.cleaning, texts.flags_of(number))
         if cleaned.markup_left:
@@ -158,7 +159,7 @@ def _mask(texts: _Texts, spec: DataprepSpec, done: Treatment) -> None:
     if all(getattr(spec.pii, kind) == "keep" for kind in KINDS):
         return
     changed = dict.fromkeys(_mask_calls(spec, done) if texts.has_calls else ())
-    for place in texts.flagged(scanning.PII):
+    for place in texts.flagged(guards.PII):
         number = int(texts.owners[place])
         if number in done.rejections:
             continue

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from tunewright.dataprep import scanning
+from tunewright.dataprep import guards
 from tunewright.dataprep.pii import checks
 
 
@@ -105,10 +105,10 @@ _FOLD_TO_ASCII = ("ı", "ſ")
 """Taken for `i` and `s` where case does not count."""
 
 
-def find(text: str, flags: int = scanning.EVERYTHING) -> list[Found]:
+def find(text: str, flags: int = guards.EVERYTHING) -> list[Found]:
     """Return all places, in order, none over another; `flags` are those of `scanning.scan`, or all."""
     found: list[Found] = []
-    numbers = [match.span() for match in _NUMBER.finditer(text)] if flags & scanning.DIGITS else []
+    numbers = [match.span() for match in _NUMBER.finditer(text)] if flags & guards.DIGITS else []
     for kind, flag, finder in _FINDERS:
         if flags & flag:
             for start, end in finder(text, numbers):
@@ -241,10 +241,10 @@ _PHONES: tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...] = (
     (_TRUNK, bool),
 )
 _FINDERS = (
-    ("secrets", scanning.TOKEN | scanning.AT_SIGN, _secrets),
-    ("emails", scanning.AT_SIGN, _emails),
-    ("ibans", scanning.IBAN, _ibans),
-    ("cards", scanning.DIGITS, _cards),
-    ("national_ids", scanning.DIGITS, _national_ids),
-    ("phones", scanning.DIGITS, _phones),
+    ("secrets", guards.TOKEN | guards.AT_SIGN, _secrets),
+    ("emails", guards.AT_SIGN, _emails),
+    ("ibans", guards.IBAN, _ibans),
+    ("cards", guards.DIGITS, _cards),
+    ("national_ids", guards.DIGITS, _national_ids),
+    ("phones", guards.DIGITS, _phones),
 )
