@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TrainingSpec(_message.Message):
-    __slots__ = ("method", "lora_r", "lora_alpha", "lora_dropout", "target_modules", "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps", "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_length", "packing", "gradient_checkpointing", "optim", "weight_decay", "max_grad_norm", "logging_steps", "eval_steps", "save_steps", "save_total_limit", "early_stopping_patience", "early_stopping_threshold", "seed", "bnb_4bit_compute_dtype", "bnb_4bit_use_double_quant", "objective", "use_dora", "use_rslora", "loraplus_lr_ratio", "modules_to_save", "num_virtual_tokens", "beta", "max_length_floor", "fast_path", "vram_budget_gb", "search")
+    __slots__ = ("method", "lora_r", "lora_alpha", "lora_dropout", "target_modules", "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps", "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_length", "packing", "gradient_checkpointing", "optim", "weight_decay", "max_grad_norm", "logging_steps", "eval_steps", "save_steps", "save_total_limit", "early_stopping_patience", "early_stopping_threshold", "seed", "bnb_4bit_compute_dtype", "bnb_4bit_use_double_quant", "objective", "use_dora", "use_rslora", "loraplus_lr_ratio", "modules_to_save", "num_virtual_tokens", "beta", "max_length_floor", "fast_path", "vram_budget_gb", "processes", "max_restarts", "search")
     METHOD_FIELD_NUMBER: _ClassVar[int]
     LORA_R_FIELD_NUMBER: _ClassVar[int]
     LORA_ALPHA_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +48,8 @@ class TrainingSpec(_message.Message):
     MAX_LENGTH_FLOOR_FIELD_NUMBER: _ClassVar[int]
     FAST_PATH_FIELD_NUMBER: _ClassVar[int]
     VRAM_BUDGET_GB_FIELD_NUMBER: _ClassVar[int]
+    PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    MAX_RESTARTS_FIELD_NUMBER: _ClassVar[int]
     SEARCH_FIELD_NUMBER: _ClassVar[int]
     method: str
     lora_r: int
@@ -87,8 +89,10 @@ class TrainingSpec(_message.Message):
     max_length_floor: int
     fast_path: str
     vram_budget_gb: float
+    processes: int
+    max_restarts: int
     search: SearchSpec
-    def __init__(self, method: _Optional[str] = ..., lora_r: _Optional[int] = ..., lora_alpha: _Optional[float] = ..., lora_dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., learning_rate: _Optional[float] = ..., lr_scheduler_type: _Optional[str] = ..., warmup_steps: _Optional[float] = ..., num_train_epochs: _Optional[float] = ..., max_steps: _Optional[int] = ..., per_device_train_batch_size: _Optional[int] = ..., per_device_eval_batch_size: _Optional[int] = ..., gradient_accumulation_steps: _Optional[int] = ..., max_length: _Optional[int] = ..., packing: _Optional[bool] = ..., gradient_checkpointing: _Optional[bool] = ..., optim: _Optional[str] = ..., weight_decay: _Optional[float] = ..., max_grad_norm: _Optional[float] = ..., logging_steps: _Optional[int] = ..., eval_steps: _Optional[int] = ..., save_steps: _Optional[int] = ..., save_total_limit: _Optional[int] = ..., early_stopping_patience: _Optional[int] = ..., early_stopping_threshold: _Optional[float] = ..., seed: _Optional[int] = ..., bnb_4bit_compute_dtype: _Optional[str] = ..., bnb_4bit_use_double_quant: _Optional[bool] = ..., objective: _Optional[str] = ..., use_dora: _Optional[bool] = ..., use_rslora: _Optional[bool] = ..., loraplus_lr_ratio: _Optional[float] = ..., modules_to_save: _Optional[_Iterable[str]] = ..., num_virtual_tokens: _Optional[int] = ..., beta: _Optional[float] = ..., max_length_floor: _Optional[int] = ..., fast_path: _Optional[str] = ..., vram_budget_gb: _Optional[float] = ..., search: _Optional[_Union[SearchSpec, _Mapping]] = ...) -> None: ...
+    def __init__(self, method: _Optional[str] = ..., lora_r: _Optional[int] = ..., lora_alpha: _Optional[float] = ..., lora_dropout: _Optional[float] = ..., target_modules: _Optional[_Iterable[str]] = ..., learning_rate: _Optional[float] = ..., lr_scheduler_type: _Optional[str] = ..., warmup_steps: _Optional[float] = ..., num_train_epochs: _Optional[float] = ..., max_steps: _Optional[int] = ..., per_device_train_batch_size: _Optional[int] = ..., per_device_eval_batch_size: _Optional[int] = ..., gradient_accumulation_steps: _Optional[int] = ..., max_length: _Optional[int] = ..., packing: _Optional[bool] = ..., gradient_checkpointing: _Optional[bool] = ..., optim: _Optional[str] = ..., weight_decay: _Optional[float] = ..., max_grad_norm: _Optional[float] = ..., logging_steps: _Optional[int] = ..., eval_steps: _Optional[int] = ..., save_steps: _Optional[int] = ..., save_total_limit: _Optional[int] = ..., early_stopping_patience: _Optional[int] = ..., early_stopping_threshold: _Optional[float] = ..., seed: _Optional[int] = ..., bnb_4bit_compute_dtype: _Optional[str] = ..., bnb_4bit_use_double_quant: _Optional[bool] = ..., objective: _Optional[str] = ..., use_dora: _Optional[bool] = ..., use_rslora: _Optional[bool] = ..., loraplus_lr_ratio: _Optional[float] = ..., modules_to_save: _Optional[_Iterable[str]] = ..., num_virtual_tokens: _Optional[int] = ..., beta: _Optional[float] = ..., max_length_floor: _Optional[int] = ..., fast_path: _Optional[str] = ..., vram_budget_gb: _Optional[float] = ..., processes: _Optional[int] = ..., max_restarts: _Optional[int] = ..., search: _Optional[_Union[SearchSpec, _Mapping]] = ...) -> None: ...
 
 class SearchSpec(_message.Message):
     __slots__ = ("trials", "lora_r", "learning_rate", "max_steps", "startup_trials")

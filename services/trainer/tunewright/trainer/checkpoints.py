@@ -4,7 +4,7 @@
       trained.safetensors     trained parameters
       best.safetensors        those of the best evaluation so far, if there was one
       optimizer.safetensors   the optimizer's tensors, named by their path in its state
-      rng.safetensors         torch's generators: CPU, and each GPU
+      rng.safetensors         torch's generators: CPU, and the GPU; of each process
       state.json              the rest: optimizer and schedule figures, Python's and numpy's generators, loss scaler,
                               early stopping, history
       trainer_state.json      transformers' own, JSON too
@@ -29,6 +29,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tunewright.artifacts import file_sha256
+from tunewright.trainer.ranks.group import Group
 
 _SEAL = "checkpoint.json"
 _NAME = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
@@ -167,10 +168,10 @@ def unflatten(tensors: Tensors, rest: list[Any]) -> dict[Any, Any]:
 
 
 def generators() -> tuple[Tensors, dict[str, Any]]:
-    """Return the state of all random generators: torch's as tensors, Python's and numpy's as JSON."""
+    """Return the state of this process's random generators: torch's as tensors, Python's and numpy's as JSON."""
     tensors = {"cpu": torch.random.get_rng_state()}
     if torch.cuda.is_available():
-        tensors |= {f"cuda:{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
+        tensors["cuda:0"] = torch.cuda.get_rng_state()
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 - what the libraries use
     numbers = {"kind": str(kind), "keys": np.asarray(keys).tolist(), "rest": [position, has_gauss, cached]}
     return tensors, {"python": random.getstate(), "numpy": numbers}
@@ -183,10 +184,26 @@ def set_generators(tensors: Tensors, state: dict[str, Any]) -> None:
     saved = state["numpy"]
     keys = np.array(saved["keys"], dtype=np.uint32)
     np.random.set_state((saved["kind"], keys, *saved["rest"]))  # noqa: NPY002 - likewise
-    torch.random.set_rng_state(tensors["cpu"])
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        if f"cuda:{index}" in tensors:
-            torch.cuda.set_rng_state(tensors[f"cuda:{index}"], index)
+    if "cpu" in tensors:
+        torch.random.set_rng_state(tensors["cpu"])
+    if "cuda:0" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda:0"])
+
+
+def of_all_ranks(own: Tensors, group: Group) -> Tensors:
+    """Return the generators of all processes: those of rank 0 by their names, of others as `<rank>/<name>`."""
+    found = dict(own)
+    for name in own if group.size > 1 else ():
+        for rank, state in enumerate(group.tensors(own[name])):
+            found[f"{rank}/{name}" if rank else name] = state
+    return found
+
+
+def of_rank(all_ranks: Tensors, group: Group) -> Tensors:
+    """Return the generators of this process out of those of all; none if fewer processes wrote them."""
+    prefix = f"{group.rank}/" if group.rank else ""
+    own = ((name.removeprefix(prefix), state) for name, state in all_ranks.items() if name.startswith(prefix))
+    return {name: state for name, state in own if "/" not in name}
 
 
 def _leaves(tree: dict[Any, Any], path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:

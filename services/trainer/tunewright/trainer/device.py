@@ -1,6 +1,6 @@
 """What the machine computes on and in. Knows nothing of training.
 
-One process trains on one device: the first visible GPU, or the CPU.
+One process trains on one device: alone on the first visible GPU, of several on that of its number; or on the CPU.
 """
 
 import os
@@ -11,6 +11,7 @@ import torch
 
 from tunewright.chassis.errors import Refused
 from tunewright.chassis.stage import Reporter, Severity
+from tunewright.trainer.ranks import group
 from tunewright.trainer.spec import TrainingSpec
 
 
@@ -22,11 +23,13 @@ class Device:
     """cuda or cpu."""
     name: str
     compute_dtype: torch.dtype
+    index: int = 0
+    """Number of the GPU among the visible ones."""
 
     @property
     def device_map(self) -> dict[str, int | str]:
         """The whole model on this one device, in transformers' words."""
-        return {"": 0 if self.type == "cuda" else "cpu"}
+        return {"": self.index if self.type == "cuda" else "cpu"}
 
     def peak_bytes(self) -> int:
         """Highest memory so far: allocated on the GPU, or resident in the process."""
@@ -44,12 +47,15 @@ def pick_device(spec: TrainingSpec, report: Reporter) -> Device:
     cuda = torch.cuda.is_available()
     # Passes of many sizes leave holes in memory that is reserved in fixed pieces: 30 of 78 GB on an H100.
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-    if cuda and torch.cuda.device_count() > 1:
+    index = int(os.environ.get("LOCAL_RANK", "0")) if group.current().size > 1 else 0
+    if cuda and group.current().size > 1:
+        torch.cuda.set_device(index)
+    elif cuda and torch.cuda.device_count() > 1:
         _hide_all_but_first(report)
     dtype = compute_dtype(spec.bnb_4bit_compute_dtype, cuda=cuda)
-    name = torch.cuda.get_device_name(0) if cuda else f"CPU, {torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name(index) if cuda else f"CPU, {torch.get_num_threads()} threads"
     report.event("device", f"training on {name} in {_word(dtype)}", device=name, compute_dtype=_word(dtype))
-    return Device(type="cuda" if cuda else "cpu", name=name, compute_dtype=dtype)
+    return Device(type="cuda" if cuda else "cpu", name=name, compute_dtype=dtype, index=index)
 
 
 def _hide_all_but_first(report: Reporter) -> None:

@@ -7,6 +7,7 @@ Knows nothing of datasets' files, and of the job only the reporter.
 """
 
 import dataclasses
+import functools
 import json
 import math
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
+from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
@@ -28,6 +30,7 @@ from tunewright.trainer.device import Device
 from tunewright.trainer.encoding import IGNORED
 from tunewright.trainer.fast.path import FastPath
 from tunewright.trainer.progress import RunProgress
+from tunewright.trainer.ranks import group, sharing
 from tunewright.trainer.spec import TrainingSpec
 from tunewright.trainer.stability import Unstable, is_spike
 
@@ -36,7 +39,11 @@ _NAMED = 20  # rows listed in a message
 
 
 def training_arguments(spec: TrainingSpec, device: Device, folder: Path, steps: int, *, evaluate: bool) -> Any:  # noqa: ANN401
-    """Return TRL's configuration of a run of `steps` optimizer steps. Data come tokenised and cut already."""
+    """Return TRL's configuration of a run of `steps` optimizer steps. Data come tokenised and cut already.
+
+    The spec's accumulation steps are those of all processes together.
+    """
+    processes = group.current().size
     every = spec.eval_steps or max(1, -(-steps // 10))
     paged_on_cpu = device.type == "cpu" and spec.optim == "paged_adamw_8bit"
     if spec.objective == "dpo":
@@ -44,6 +51,8 @@ def training_arguments(spec: TrainingSpec, device: Device, folder: Path, steps: 
         own: dict[str, Any] = {"beta": spec.beta, "precompute_ref_log_probs": spec.method == "full"}
     else:
         own = {"dataset_kwargs": {"skip_prepare_dataset": True}, "padding_free": spec.packing}
+    if processes > 1 and device.type == "cpu":
+        own["ddp_backend"] = "gloo"
     config = DPOConfig if spec.objective == "dpo" else SFTConfig
     return config(
         **own,
@@ -54,7 +63,7 @@ def training_arguments(spec: TrainingSpec, device: Device, folder: Path, steps: 
         warmup_steps=spec.warmup_steps,
         per_device_train_batch_size=spec.per_device_train_batch_size,
         per_device_eval_batch_size=spec.per_device_eval_batch_size,
-        gradient_accumulation_steps=spec.gradient_accumulation_steps,
+        gradient_accumulation_steps=spec.gradient_accumulation_steps // processes,
         gradient_checkpointing=spec.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         optim="adamw_8bit" if paged_on_cpu else spec.optim,
@@ -111,6 +120,7 @@ class Loop(Trainer):
         self._forget_reference()
         self.remove_callback(PrinterCallback)
         adapters.to_float32(self.model)
+        self.group = group.current()
         self.progress = progress
         self.report = report
         self.best_weights: adapters.Tensors | None = None
@@ -128,6 +138,21 @@ class Loop(Trainer):
         self._passes: list[dict[str, torch.Tensor]] = []
         self._previous_passes: list[dict[str, torch.Tensor]] = []
         self._step_loss = 0.0
+        if self.group.size > 1:
+            self._keep_gradients_to_ourselves()
+        if self.group.rank:  # the same adapters everywhere so far; from here on each draws its own dropout
+            torch.manual_seed(self.args.seed + self.group.rank)
+
+    def _keep_gradients_to_ourselves(self) -> None:
+        """Keep accelerate from wrapping the model: gradients are averaged here, once a step, whoever computed them.
+
+        DDP would only do it for passes that go through its own forward (not those of the fast path), refuses sharded
+        weights, and accelerate 1.15.0 does without it, silently, where a run begins with an evaluation: the model
+        counts as prepared then. What is trained is small (160 MB of gradients for a 7B model at rank 16), so that
+        nothing is gained by sending the first of it while the last is computed.
+        """
+        prepare: Any = self.accelerator.prepare_model
+        self.accelerator.prepare_model = functools.partial(prepare, evaluation_mode=True)
 
     def create_optimizer(self, model: Any = None) -> Any:  # noqa: ANN401
         """Return the optimizer; with LoRA+ the adapters' two halves have a rate each."""
@@ -142,6 +167,29 @@ class Loop(Trainer):
             )
         return super().create_optimizer(model)
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Return this process's share of each step's rows."""
+        if self.group.size == 1:
+            return super().get_train_dataloader()
+        rows: Any = self.train_dataset
+        order = sharing.order_of(rows, self.args.seed)
+        passes = self.args.gradient_accumulation_steps * self.group.size
+        micro_batch = self.args.per_device_train_batch_size
+        return self._loader(rows, sharing.ShareOfSteps(order, len(rows), micro_batch, passes, self.group))
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:  # noqa: ANN401
+        """Return this process's share of the held-out rows."""
+        if self.group.size == 1:
+            return super().get_eval_dataloader(eval_dataset)
+        rows: Any = self.eval_dataset
+        batch = self.args.per_device_eval_batch_size
+        return self._loader(rows, sharing.ShareOfEvaluation(len(rows), batch, self.group))
+
+    def _loader(self, rows: Any, share: Any) -> DataLoader[Any]:  # noqa: ANN401
+        with_blank = sharing.WithBlank(self._remove_unused_columns(rows))
+        pin = self.args.dataloader_pin_memory
+        return sharing.Loader(with_blank, batch_sampler=share, collate_fn=self.data_collator, pin_memory=pin)
+
     @property
     def evaluating(self) -> bool:
         """True within an evaluation."""
@@ -155,20 +203,24 @@ class Loop(Trainer):
         """Run one forward and backward pass.
 
         Raises:
-            Unstable: the loss is not a number; the rows are named.
+            Unstable: the loss is not a number, in whichever process; the rows are named.
         """
-        self._passes.append({name: inputs[name] for name in _WHICH_ROWS if name in inputs})
+        counts = self.group.size == 1 or not self.is_blank(inputs)
+        if counts:
+            self._passes.append({name: inputs[name] for name in _WHICH_ROWS if name in inputs})
         if self.fast is None:
             loss = super().training_step(model, inputs, num_items_in_batch)
         else:
             loss = self._fast_step(self.fast, inputs, num_items_in_batch)
         # TRL reads several figures of each pass back from the device, so that this one costs no further wait.
-        value = float(loss)
+        mask = inputs.get("attention_mask")
+        tokens = int(mask.sum()) if mask is not None else inputs["input_ids"].numel()
+        total, tokens_of_all = self.group.sums(float(loss), tokens if counts else 0)
+        value = total / self.group.size
         if not math.isfinite(value):
             self._raise_not_a_number(value)
         self._step_loss += value
-        mask = inputs.get("attention_mask")
-        self.progress.tokens += int(mask.sum()) if mask is not None else inputs["input_ids"].numel()
+        self.progress.tokens += int(tokens_of_all)
         return loss
 
     def end_step(self) -> None:
@@ -200,18 +252,20 @@ class Loop(Trainer):
         Raises:
             Unstable: it does not; the rows of the step that spoilt it are named.
         """
-        if not adapters.all_finite(self.model):
+        if self.group.any(not adapters.all_finite(self.model)):
             rows = self._rows(self._passes)
             where = f"whose update left weights that are no numbers, in the rows {_listed(rows)}"
             raise Unstable("not_a_number", self.state.global_step, math.nan, rows, where)
 
     def _clip_grad_norm(self, model: Any) -> Any:  # noqa: ANN401 - transformers' signature
-        """Clip the gradient; raise before the optimizer sees one that is no number.
+        """Clip the gradient, of several processes their mean; raise before the optimizer sees one that is no number.
 
         bitsandbytes' optimizers pass over such a gradient on a GPU, so that neither weights nor losses would show it.
         """
+        if self.group.size > 1:
+            group.average([_gradient(parameter) for parameter in adapters.trainable(self.model).values()])
         norm: Any = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call] # their own
-        if not math.isfinite(float(norm)):
+        if self.group.any(not math.isfinite(float(norm))):
             rows = self._rows(self._passes)
             where = f"whose gradient is no number, in the rows {_listed(rows)}"
             raise Unstable("not_a_number", self.state.global_step + 1, self._step_loss, rows, where)
@@ -219,7 +273,7 @@ class Loop(Trainer):
 
     def _raise_not_a_number(self, loss: float) -> None:
         step = self.state.global_step + 1
-        if adapters.all_finite(self.model):
+        if not self.group.any(not adapters.all_finite(self.model)):
             rows = self._rows(self._passes)
             raise Unstable("not_a_number", step, loss, rows, f"in the rows {_listed(rows)}")
         rows = self._rows(self._previous_passes)
@@ -227,11 +281,15 @@ class Loop(Trainer):
         raise Unstable("not_a_number", step - 1, loss, rows, where)
 
     def _fast_step(self, fast: FastPath, inputs: dict[str, Any], num_items_in_batch: Any) -> torch.Tensor:  # noqa: ANN401
-        """Add the gradients of a batch; return its share of the step's mean loss, and note TRL's figures."""
+        """Add the gradients of a batch; return its share of the step's mean loss, and note TRL's figures.
+
+        As with TRL's, loss and gradients are those of all processes together once their mean is taken.
+        """
         self.model.train()
-        counted = float(self.counted(inputs) if num_items_in_batch is None else num_items_in_batch)
-        losses = fast.step(inputs, counted, self.state.global_step)
-        self._metrics["train"]["mean_token_accuracy"].append(float(losses.right) / max(1, losses.counted))
+        counted = float(self.counted(inputs) if num_items_in_batch is None else num_items_in_batch) / self.group.size
+        losses = fast.step(inputs, counted, self.state.global_step * self.group.size + self.group.rank)
+        right, all_counted = self.group.sums(float(losses.right), losses.counted)
+        self._metrics["train"]["mean_token_accuracy"].append(right / max(1, all_counted))
         return losses.nats / counted
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:  # noqa: ANN401
@@ -248,7 +306,8 @@ class Loop(Trainer):
         """Replace transformers' mean of batch means by the mean over what counts, whatever the batches are."""
         self._eval_nats, self._eval_counted = 0.0, 0
         output: Any = super().evaluation_loop(*args, **kwargs)
-        output.metrics["eval_loss"] = self._eval_nats / self._eval_counted
+        nats, counted = self.group.sums(self._eval_nats, self._eval_counted)
+        output.metrics["eval_loss"] = nats / counted
         return output
 
     def prediction_step(
@@ -264,13 +323,22 @@ class Loop(Trainer):
         counted = self.counted(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss: Any = self.compute_loss(model, inputs, num_items_in_batch=torch.tensor(counted))
-        self._eval_nats += float(loss) * counted
+        self._eval_nats += float(loss) * counted / self.loss_scale
         self._eval_counted += counted
         return loss, None, None
 
     def counted(self, inputs: dict[str, Any]) -> int:
         """Return how many items the mean loss of a batch is the mean of: tokens that count."""
         return int((inputs["labels"][..., 1:] != IGNORED).sum())
+
+    def is_blank(self, inputs: dict[str, Any]) -> bool:
+        """Return True for the batch of a process that has no rows left in this round."""
+        return self.counted(inputs) == 0
+
+    @property
+    def loss_scale(self) -> float:
+        """What a loss is multiplied by where its items are counted, as the mean over all processes is taken later."""
+        return self.group.size
 
     def save_now(self) -> Checkpoint:
         """Write a checkpoint of this moment, and tell the reporter.
@@ -279,7 +347,9 @@ class Loop(Trainer):
             Unstable: what is trained holds no numbers any more: a checkpoint always is a good one.
         """
         self.check_weights()
-        rng, generators = self._outer_generators or checkpoints.generators()
+        own, generators = self._outer_generators or checkpoints.generators()
+        rng = checkpoints.of_all_ranks(own, self.group)
+        unlogged = self.group.sums(float(self._tr_loss))[0] / self.group.size
         optimizer, optimizer_figures = checkpoints.flatten(self.optimizer.state_dict())
         tensors = {"trained": adapters.copy_weights(self.model), "optimizer": optimizer, "rng": rng}
         if self.best_weights is not None:
@@ -293,10 +363,12 @@ class Loop(Trainer):
             "generators": generators,
             "epoch": self.state.epoch,
             "unlogged": {
-                "loss": float(self._tr_loss),
+                "loss": unlogged,
                 "steps": self.state.global_step - self._globalstep_last_logged,
             },
         }
+        if self.group.rank:
+            return Checkpoint(self.report.checkpoints / f"checkpoint-{self.state.global_step}", self.state.global_step)
         saved = checkpoints.write(
             self.report.checkpoints,
             self.state.global_step,
@@ -349,10 +421,10 @@ class Loop(Trainer):
     def _scale_rates(self, peaks: list[float]) -> None:
         """Go on at the rates of this run: a checkpoint from before a remedy carries higher ones."""
         schedule = self.lr_scheduler
-        for index, (group, peak) in enumerate(zip(self.optimizer.param_groups, peaks, strict=True)):
-            if group["initial_lr"] != peak:
-                share = peak / group["initial_lr"]
-                group["lr"], group["initial_lr"] = group["lr"] * share, peak
+        for index, (trained, peak) in enumerate(zip(self.optimizer.param_groups, peaks, strict=True)):
+            if trained["initial_lr"] != peak:
+                share = peak / trained["initial_lr"]
+                trained["lr"], trained["initial_lr"] = trained["lr"] * share, peak
                 schedule.base_lrs[index] = peak
                 schedule._last_lr[index] *= share  # noqa: SLF001 - PyTorch keeps the rate that is reported there
 
@@ -363,15 +435,18 @@ class Loop(Trainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             saved = _at(checkpoint)
-            checkpoints.set_generators(saved.tensors("rng"), saved.state()["generators"])
+            tensors = checkpoints.of_rank(saved.tensors("rng"), self.group)
+            checkpoints.set_generators(tensors, saved.state()["generators"])
+            if not tensors:  # written by fewer processes
+                torch.manual_seed(self.args.seed + self.group.rank + saved.step * self.group.size)
 
     def _forget_reference(self) -> None:
         """Remove what TRL adds for comparison where it is not needed."""
 
     def _rows(self, passes: list[dict[str, torch.Tensor]]) -> list[str]:
-        """Return the places of the rows in these passes."""
-        found = [place for inputs in passes for place in self._places_of(inputs)]
-        return list(dict.fromkeys(found))
+        """Return the places of the rows in these passes, of all processes: all of them must ask."""
+        own = [place for inputs in passes for place in self._places_of(inputs)]
+        return list(dict.fromkeys(place for found in self.group.gather(own) for place in found))
 
     def _places_of(self, inputs: dict[str, torch.Tensor]) -> list[str]:
         ids = inputs["input_ids"].tolist()
@@ -393,9 +468,50 @@ class SupervisedTrainer(Loop, SFTTrainer):
 class PreferenceTrainer(Loop, DPOTrainer):
     """Trains on pairs of answers; rows come tokenised."""
 
+    def __init__(self, **arguments: Any) -> None:  # noqa: ANN401 - Loop's and TRL's own
+        super().__init__(**arguments)
+        self._counts = True
+        if self.group.size > 1:
+            self.accelerator.gather = self._gather
+
+    def _gather(self, own: torch.Tensor) -> torch.Tensor:
+        """Return TRL's figures of all processes' pairs: batches may differ in size, and a blank gives none."""
+        figures = own.detach().flatten().cpu()
+        if own.dim() and not self._counts:
+            figures = figures[:0]
+        return torch.cat(self.group.tensors(figures)).to(own.device)
+
     def counted(self, inputs: dict[str, Any]) -> int:
         """Return the pairs."""
-        return len(inputs["input_ids"]) // 2
+        return 0 if self.is_blank(inputs) else len(inputs["input_ids"]) // 2
+
+    def is_blank(self, inputs: dict[str, Any]) -> bool:
+        """Return True for the pair without answers of a process that has no rows left in this round."""
+        return self.group.size > 1 and not bool(inputs["completion_mask"].any())
+
+    @property
+    def loss_scale(self) -> float:
+        """TRL takes the mean over a batch's pairs, and scales nothing."""
+        return 1
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:  # noqa: ANN401
+        """Return the batches of a step; count those of all processes, as each has the same weight in the mean."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        own = sum(not self.is_blank(batch) for batch in batches)
+        self._batches_of_step = self.group.sums(own)[0]
+        return batches, items
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:  # noqa: ANN401
+        """Run one forward and backward pass."""
+        batches: Any = self._batches_of_step / self.group.size
+        self.current_gradient_accumulation_steps = batches
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Return the loss of a batch's pairs; a blank has none."""
+        self._counts = not self.is_blank(inputs)
+        loss: Any = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[no-untyped-call] # TRL's own
+        return loss if self._counts else loss * 0
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         del args, kwargs
@@ -409,6 +525,13 @@ class PreferenceTrainer(Loop, DPOTrainer):
 
 def _listed(rows: list[str]) -> str:
     return ", ".join(rows[:_NAMED]) + (f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else "")
+
+
+def _gradient(parameter: torch.Tensor) -> torch.Tensor:
+    """Return the gradient; zeros if no pass of this process touched the parameter."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
 
 
 def _at(directory: str) -> Checkpoint:

@@ -65,6 +65,7 @@ def next_remedy(
     cuda: bool,
     begun: bool,
     fast_gb: float | None = None,
+    processes: int = 1,
 ) -> Remedy | None:
     """Return what to try next, None if nothing is left.
 
@@ -76,11 +77,12 @@ def next_remedy(
         cuda: the device is a GPU.
         begun: weights have moved already, so that a lower rate can change anything.
         fast_gb: GB (10^9 bytes) that the fast path planned with, 0 on a CPU; None on the plain path.
+        processes: which share each step's passes evenly.
     """
     if trouble is troubles.OUT_OF_MEMORY:
         if evaluating:
             return _smaller_evaluation(spec)
-        return _smaller_step(spec, cuda=cuda) if fast_gb is None else _smaller_fast_path(fast_gb, taken)
+        return _smaller_step(spec, processes, cuda=cuda) if fast_gb is None else _smaller_fast_path(fast_gb, taken)
     if trouble.row == "E6":
         return _gentler(spec, taken) if begun else None
     times = sum(remedy["action"] == trouble.name for remedy in taken)
@@ -92,10 +94,10 @@ def next_remedy(
     return None
 
 
-def smaller_micro_batch(spec: TrainingSpec) -> int | None:
-    """Return the largest divisor of the effective batch that is at most half of the micro-batch."""
-    half = spec.per_device_train_batch_size // 2
-    return next((rows for rows in range(half, 0, -1) if spec.batch_rows % rows == 0), None)
+def smaller_micro_batch(spec: TrainingSpec, processes: int = 1) -> int | None:
+    """Return the largest divisor of a process's effective batch that is at most half of the micro-batch."""
+    half, own = spec.per_device_train_batch_size // 2, spec.batch_rows // processes
+    return next((rows for rows in range(half, 0, -1) if own % rows == 0), None)
 
 
 def _smaller_evaluation(spec: TrainingSpec) -> Remedy | None:
@@ -116,8 +118,8 @@ def _smaller_fast_path(planned_gb: float, taken: Sequence[Taken]) -> Remedy:
     return Remedy("smaller_budget", {"vram_budget_gb": budget}, tried)
 
 
-def _smaller_step(spec: TrainingSpec, *, cuda: bool) -> Remedy | None:
-    rows = smaller_micro_batch(spec)
+def _smaller_step(spec: TrainingSpec, processes: int, *, cuda: bool) -> Remedy | None:
+    rows = smaller_micro_batch(spec, processes)
     if rows is not None:
         passes = spec.batch_rows // rows
         before = f"{spec.per_device_train_batch_size} × {spec.gradient_accumulation_steps}"

@@ -10,7 +10,7 @@ from tunewright.chassis.errors import InvalidSpec, Violation
 from tunewright.chassis.records import ref_from_proto
 from tunewright.chassis.stage import Stage
 from tunewright.trainer.data import OBJECTIVES
-from tunewright.trainer.spec import TrainingSpec
+from tunewright.trainer.spec import BESIDE_IDENTITY, TrainingSpec
 from tunewright.v1 import artifact_pb2, training_pb2, training_pb2_grpc
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ class TrainingService(training_pb2_grpc.TrainingServiceServicer):
             "base": _ref("base", request.base, Kind.MODEL),
         }
         _check_rows(self._jobs.store, inputs["dataset"], spec)
-        job = self._jobs.submit(STAGES["trainer"], spec, inputs, validate_only=request.validate_only)
+        runtime = {name: getattr(spec, name) for name in BESIDE_IDENTITY}
+        job = self._jobs.submit(STAGES["trainer"], spec, inputs, runtime=runtime, validate_only=request.validate_only)
         return training_pb2.SubmitTrainingResponse(job=job)
 
 

@@ -34,6 +34,10 @@ _ADAPTER_FIELDS = (
 )  # fmt: skip
 
 
+BESIDE_IDENTITY = ("processes", "max_restarts")
+"""Fields that say where and how a run is done: they travel beside the job's identity, in its runtime."""
+
+
 class SearchSpec(Spec):
     """Short trials with other ranks and learning rates before the run itself, which goes on from the best of them.
 
@@ -127,7 +131,8 @@ class TrainingSpec(Spec):
     per_device_eval_batch_size: int = Field(default=8, ge=1, le=4096)
     """Rows in one forward pass of an evaluation; costs memory but never changes the result's meaning."""
     gradient_accumulation_steps: int = Field(default=8, ge=1, le=4096)
-    """Forward passes of one optimizer step; the effective batch is this × per_device_train_batch_size."""
+    """Forward passes of one optimizer step, of all processes together; the effective batch is this ×
+    per_device_train_batch_size, however many processes share it."""
     max_length: int = Field(default=1024, ge=8, le=1_048_576)
     """Tokens a row may have; what is longer is cut at its end and reported."""
     max_length_floor: int = Field(default=0, ge=0, le=1_048_576)
@@ -171,6 +176,13 @@ class TrainingSpec(Spec):
     """Quantise the quantisation constants too: 0.37 bits a parameter less (QLoRA, section 3)."""
     search: SearchSpec = SearchSpec()
     """Ranks and learning rates that are tried before the run itself."""
+    processes: int = Field(default=0, ge=0, le=4096, exclude=True)
+    """Processes that share each step's rows, one a GPU; 0: one for each GPU of the machine, as far as they divide the
+    effective batch (1 on a CPU). The effective batch, its rows and their order stay the same, whatever the number, so
+    this does not count for the adapter's identity; a run may go on with another number."""
+    max_restarts: int = Field(default=3, ge=0, le=100, exclude=True)
+    """Times that all processes are started again from the newest checkpoint after one of them was killed; then, or at
+    once if 0, the run ends with an error that names it. Of a run in one process the service itself takes care."""
 
     @model_validator(mode="before")
     @classmethod
@@ -236,6 +248,12 @@ class TrainingSpec(Spec):
     def heaviest(self) -> Self:
         """The trial that takes the most memory, or the run itself where nothing is searched."""
         return self.model_copy(update={"lora_r": max((self.lora_r, *self.search.lora_r))})
+
+    @model_validator(mode="after")
+    def _a_search_is_one_process(self) -> Self:
+        if self.search.trials and self.processes > 1:
+            raise ValueError(f"a search runs in one process, not in {self.processes}; leave processes or search out")
+        return self
 
     @property
     def has_adapters(self) -> bool:

@@ -32,6 +32,7 @@ from tunewright.trainer.loop import Loop, PreferenceTrainer, SupervisedTrainer, 
 from tunewright.trainer.planning.lengths import steps_of
 from tunewright.trainer.preference import PreferenceEncoder
 from tunewright.trainer.progress import RunProgress
+from tunewright.trainer.ranks import group, launching
 from tunewright.trainer.raw_text import TextEncoder
 from tunewright.trainer.search.page import search_report
 from tunewright.trainer.search.shared_base import SharedBase
@@ -64,18 +65,32 @@ def run(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, report
         OutOfResources: the device is too small whatever was tried.
         Interrupted: a stop was requested; the newest checkpoint is saved.
     """
+    spec = launching.with_runtime(spec, report.runtime)
+    processes = launching.processes_of(spec, report)
+    if processes > 1:
+        return launching.train_together(spec, processes, inputs, output_dir, report)
     try:
-        return _run(spec, inputs, output_dir, report)
+        manifest = train(spec, inputs, output_dir, report)
     except Exception as error:
         trouble = troubles.recognise(error)
         if trouble is None:
             raise
-        explained = troubles.explain(error, trouble)
-        report.event("trouble", explained.message, severity=Severity.ERROR, row=trouble.row, remedy=explained.remedy)
-        raise explained from error
+        told = troubles.explain(error, trouble)
+        report.event("trouble", told.message, severity=Severity.ERROR, row=trouble.row, remedy=told.remedy)
+        raise told from error
+    if manifest is None:
+        raise RuntimeError("a run in one process ends in a manifest")
+    return manifest
 
 
-def _run(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, report: Reporter) -> Manifest:
+def explained(error: Exception) -> Exception:
+    """Return the error with what the error table has to say of it."""
+    trouble = troubles.recognise(error)
+    return error if trouble is None else troubles.explain(error, trouble)
+
+
+def train(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, report: Reporter) -> Manifest | None:
+    """Train in this process, alone or as one of several; only rank 0 writes the artifact and returns its draft."""
     train_rows, held_out_rows = load_dataset(inputs["dataset"], spec.objective)
     check_base(inputs["base"])
     tokenizer = load_tokenizer(inputs["base"], report)
@@ -118,6 +133,8 @@ def _run(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, repor
     else:
         mark = fingerprint(spec)
         trainer = Attempts(spec, lambda wanted: build(wanted, report, mark), mark, report).run()
+    if group.current().rank:
+        return None
     model = trainer.model
     _take_best(trainer, report)
 
@@ -250,8 +267,10 @@ def _board(report: Reporter) -> Board | None:
 
 
 def _in_one(spec: TrainingSpec) -> TrainingSpec:
-    """Return the spec with the rows of an optimizer step in one batch: the fast path splits it by tokens itself."""
-    return spec.model_copy(update={"per_device_train_batch_size": spec.batch_rows, "gradient_accumulation_steps": 1})
+    """Return the spec with a process's rows of a step in one batch: the fast path splits it by tokens itself."""
+    size = group.current().size
+    rows = spec.batch_rows // size
+    return spec.model_copy(update={"per_device_train_batch_size": rows, "gradient_accumulation_steps": size})
 
 
 def _take_best(trainer: Loop, report: Reporter) -> None:
