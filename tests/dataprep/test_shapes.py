@@ -141,6 +141,34 @@ def test_auto_recognises_each_file_and_says_what_it_saw(tmp_path: Path) -> None:
     assert chats.rows[0]["messages"][0] == {"role": "system", "content": "s"}
 
 
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"question": "2 + 2?", "answer": "4"}, "question = prompt, answer = completion"),
+        ({"instruction": "Add.", "context": "2 and 2", "response": "4"}, "response = output, context = input"),
+        ({"system_prompt": "s", "question": "q", "response": "r"}, "question = prompt, response = completion"),
+        ({"query": "2 + 2?", "response": "4"}, "query = prompt, response = completion"),
+        ({"prompt": "2 + 2?", "response": "4"}, "response = completion"),
+    ],
+)
+def test_field_names_of_well_known_sets_are_known_and_told(row: dict[str, str], told: str, tmp_path: Path) -> None:
+    result = prepare(tmp_path, [row])
+    (seen,) = result.report.messages("format_recognised")
+    assert told in seen
+    assert result.rows[0]["messages"][-1]["content"] == row.get("answer", row.get("response"))
+    if "context" in row:
+        assert result.rows[0]["messages"][0]["content"] == "Add.\n\n2 and 2"
+    if "system_prompt" in row:
+        assert result.rows[0]["messages"][0] == {"role": "system", "content": "s"}
+
+
+def test_exact_names_go_before_usual_ones_and_values_that_are_no_texts_are_not_taken(tmp_path: Path) -> None:
+    text = prepare(tmp_path, [{"text": "A document.", "question": "q", "answer": "a"}])
+    assert text.rows[0]["text"] == "A document."
+    with pytest.raises(InvalidData, match="its rows have the fields question, answer"):
+        prepare(tmp_path, [{"question": "q", "answer": {"text": ["a"]}}])
+
+
 def test_text_parts_of_a_message_are_joined(tmp_path: Path) -> None:
     parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
     result = prepare(tmp_path, [chat(("user", parts), ("assistant", "b"))])

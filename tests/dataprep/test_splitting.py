@@ -5,10 +5,11 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.dataprep.preparation import Prepared, pair, prepare
+from tunewright.dataprep.normalising import normalise
 from tunewright.dataprep.splitting import held_out, linked, place
 
 PLACES = st.lists(st.integers(0, 30).map(lambda number: place(str(number).encode(), 0)), min_size=2, max_size=80)
@@ -70,6 +71,36 @@ def test_rows_with_one_question_land_on_one_side(tmp_path: Path) -> None:
     train, validation = questions(result)
     assert not {text.rstrip("?") for text in train} & {text.rstrip("?") for text in validation}
     assert Counter(len(side) > 0 for side in (train, validation)) == {True: 2}
+
+
+ASKED = st.tuples(st.sampled_from(["What is it", "why?", "你好。", "Tell"]), st.sampled_from(["", "!", " ", "\n"]))
+TOLD = st.tuples(st.sampled_from("abcdef"), st.integers(0, 3))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.tuples(ASKED, TOLD, st.integers(0, 5)), min_size=8, max_size=40), fraction=st.floats(0.1, 0.5))
+def test_no_question_and_no_near_duplicate_lies_on_both_sides_and_counts_add_up(
+    rows: list[tuple[tuple[str, str], tuple[str, int], int]], fraction: float, tmp_path: Path
+) -> None:
+    told = {letter: " ".join(f"{letter}{number}" for number in range(60)) for letter in "abcdef"}
+    raw = [
+        pair(f"{asked} {topic}{end}".upper() if topic % 2 else f"{asked} {topic}{end}", f"{told[letter]} end{variant}")
+        for (asked, end), (letter, variant), topic in rows
+    ]
+    result = prepare(tmp_path, raw, split={"validation_fraction": fraction})
+    metrics = result.manifest.metrics
+    assert metrics["rows_in"] == metrics["rows_out"] + sum(metrics["dropped"].values())
+    if result.report.messages("split_by_row"):
+        return
+    train, held = ([row["messages"] for row in side] for side in (result.train, result.validation))
+    assert not {normalise(turns[0]["content"]) for turns in train} & {normalise(turns[0]["content"]) for turns in held}
+    assert all(_jaccard(one, other) < 0.8 for one in train for other in held)
+
+
+def _jaccard(one: list[dict[str, str]], other: list[dict[str, str]]) -> float:
+    words = [normalise(" ".join(turn["content"] for turn in turns)).split() for turns in (one, other)]
+    first, second = ({tuple(own[at : at + 5]) for at in range(max(1, len(own) - 4))} for own in words)
+    return len(first & second) / len(first | second)
 
 
 def test_the_split_is_the_same_whatever_the_order_of_rows_and_another_with_another_seed(tmp_path: Path) -> None:

@@ -5,14 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.dataprep.preparation import prepare
 from tests.dataprep.tool_rows import ARGUMENTS, TIME, WEATHER, call, openai, sharegpt, turn
+from tunewright.artifacts.conversations import for_template, used_of
+from tunewright.dataprep import rules
 from tunewright.dataprep.json_texts import is_json, replace_values
+from tunewright.dataprep.kinds import RowKind, body_of, messages_of
+from tunewright.dataprep.parts import Parts
 from tunewright.dataprep.pii.masking import mask_json
-from tunewright.dataprep.spec import Pii
+from tunewright.dataprep.problems import RowError
+from tunewright.dataprep.shapes import Recognition, Shape, Shaper, uses_tools
+from tunewright.dataprep.spec import DataprepSpec, Pii
 
 NO_NEAR = {"near": False}
 WHOLE = {"validation_fraction": 0}
@@ -266,3 +272,55 @@ def test_an_address_anywhere_in_json_is_found_and_the_rest_stays(
     value = {"a": around, "b": ["\nbob.smith@corp.com\t"]}
     masked = mask_json(json.dumps(value, ensure_ascii=escaped), MASKED)
     assert json.loads(masked.text)["b"] == ["\n[EMAIL]\t"]
+
+
+KEYS = st.sampled_from(
+    ["messages", "conversations", "tools", "functions", "role", "from", "content", "value", "tool_calls", "id", "type",
+     "function_call", "function", "name", "arguments", "parameters", "tool_call_id", "weight", "parallel_tool_calls",
+     "chosen", "rejected", "prompt", "input", "system"]
+)  # fmt: skip
+WORDS = st.sampled_from(
+    ["user", "assistant", "tool", "system", "function", "human", "gpt", "function_call", "observation", "get_weather",
+     "call_1", "{}", "[]", '{"a": 1}', "{'a': 1}", "[[", "", " "]
+)  # fmt: skip
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 2) | WORDS | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=6),
+    max_leaves=40,
+)
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> dict[str, Any]:
+    """Return a row with tools of which up to three values are something else."""
+    row: dict[str, Any] = json.loads(json.dumps(draw(st.sampled_from([openai(), sharegpt()]))))
+    for _ in range(draw(st.integers(0, 3))):
+        at: Any = row
+        while True:
+            key = draw(st.sampled_from(sorted(at) if isinstance(at, dict) else range(len(at))))
+            if isinstance(at[key], dict | list) and at[key] and draw(st.booleans()):
+                at = at[key]
+                continue
+            at[key] = draw(ANYTHING)
+            break
+    return row
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([Shape.MESSAGES, Shape.SHAREGPT]), damaged() | st.dictionaries(KEYS, ANYTHING, max_size=5))
+def test_any_json_is_a_row_that_every_later_step_takes_or_is_refused_with_its_field(
+    shape: Shape, row: dict[str, Any]
+) -> None:
+    assert uses_tools(row, {}) in {True, False}
+    try:
+        messages = Shaper(Recognition(shape, (), 1, 1))(row)
+    except RowError:
+        return
+    written = json.loads(b"{%b}" % body_of(messages, RowKind.CONVERSATION))
+    assert messages_of(written) == messages
+    treated = rules.apply([messages], DataprepSpec())
+    again = json.loads(b"{%b}" % body_of(treated.rows[0], RowKind.CONVERSATION))
+    calls = [call for message in again["messages"] for call in message.get("tool_calls", ())]
+    assert all(isinstance(json.loads(call["function"]["arguments"]), dict) for call in calls)
+    Parts.of_messages(treated.rows)
+    used_of(for_template(written["messages"]), written.get("tools"))

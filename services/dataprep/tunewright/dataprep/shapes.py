@@ -79,6 +79,24 @@ _OPTIONAL: dict[Shape, tuple[str, ...]] = {
 _PREFERENCE_NAMES = {"chosen": "preferred_output", "rejected": "non_preferred_output", "prompt": "input"}
 _QUESTIONS = ("question", "instruction", "input", "conversations")
 """What the prompt of pairs is called elsewhere."""
+_OTHER_NAMES: dict[Shape, tuple[tuple[tuple[str, str], ...], ...]] = {
+    Shape.INSTRUCTION: (
+        (("output", "response"),),
+        (("output", "answer"),),
+        (("output", "completion"),),
+    ),
+    Shape.PROMPT_COMPLETION: (
+        (("completion", "response"),),
+        (("prompt", "question"), ("completion", "answer")),
+        (("prompt", "question"), ("completion", "response")),
+        (("prompt", "query"), ("completion", "response")),
+        (("prompt", "query"), ("completion", "answer")),
+        (("prompt", "problem"), ("completion", "solution")),
+        (("prompt", "input"), ("completion", "output")),
+    ),
+}
+"""Shape → what its two fields are called in well-known sets (Dolly, GSM8K, OpenOrca, MetaMathQA, MATH …)."""
+_OTHER_OPTIONAL = {"input": ("context",), "system": ("system_prompt",)}
 _IMAGES = ("image", "images")
 _EXPECTED = (
     "instruction and output (input may be added), prompt and completion, messages, conversations (ShareGPT), "
@@ -128,7 +146,7 @@ def recognise(source: Source, wanted: str, layout: Layout | None = None) -> Reco
         candidates.append(Shape.PROMPT_COMPLETION)
     mappings = {shape: _mapping(shape, source.reading, rows) for shape in candidates}
     counts = {shape: sum(_has(row, shape, mappings[shape]) for row in rows) for shape in candidates}
-    shape = max(counts, key=lambda shape: (counts[shape], shape is Shape.PREFERENCE))
+    shape = max(counts, key=lambda shape: (counts[shape], shape is Shape.PREFERENCE, not _is_renamed(mappings[shape])))
     if not counts[shape]:
         _refuse_fields(source, lines, candidates, names, auto=wanted == "auto")
     _check_named(source, shape)
@@ -311,12 +329,36 @@ def _mapping(shape: Shape, reading: Reading, rows: list[dict[str, Any]]) -> dict
         names |= {ours: theirs for ours, theirs in _PREFERENCE_NAMES.items() if ours not in said}
     elif shape is Shape.PREFERENCE and "prompt" not in said and not any("prompt" in row for row in rows):
         names["prompt"] = next((name for name in _QUESTIONS if any(name in row for row in rows)), "prompt")
+    if shape in _OTHER_NAMES and not said:
+        names |= _usual_names(shape, rows)
     other = {Shape.MESSAGES: ("messages", "conversations"), Shape.SHAREGPT: ("conversations", "messages")}.get(shape)
     if other and other[0] not in said and not any(other[0] in row for row in rows):
         names[other[0]] = other[1]
     return {
         ours: theirs for ours, theirs in names.items() if ours in said or ours != theirs or ours in _REQUIRED[shape]
     }
+
+
+def _is_renamed(mapping: dict[str, str]) -> bool:
+    return any(ours != theirs for ours, theirs in mapping.items())
+
+
+def _usual_names(shape: Shape, rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Return our name → the file's, where no row has ours and most have texts under names that are as usual."""
+    first, second = _REQUIRED[shape]
+    if any(first in row and second in row for row in rows):
+        return {}
+    for pairs in _OTHER_NAMES[shape]:
+        theirs = {first: first, second: second, **dict(pairs)}
+        fitting = sum(all(isinstance(row.get(name), str) for name in theirs.values()) for row in rows)
+        if 2 * fitting > len(rows):
+            optional = {
+                ours: next((n for n in names if any(n in row for row in rows)), ours)
+                for ours, names in _OTHER_OPTIONAL.items()
+                if ours in _OPTIONAL[shape] and not any(ours in row for row in rows)
+            }
+            return {**dict(pairs), **{ours: name for ours, name in optional.items() if ours != name}}
+    return {}
 
 
 def _has(row: dict[str, Any], shape: Shape, mapping: dict[str, str]) -> bool:

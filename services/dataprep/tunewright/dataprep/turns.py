@@ -31,7 +31,7 @@ _SPEAKERS = {
     "function-response": "tool",
     "tool_response": "tool",
 }
-_PLAIN_ROLES = frozenset({"system", "user", "assistant"})
+_PLAIN_ROLES = ("system", "user", "assistant")  # no set: a role may be a list
 _PLAIN_KEYS = frozenset({"role", "content"})
 _NAME_CHARS = 40
 _EMBEDDED_IMAGE = re.compile(r"data:image/([\w.+-]+);base64,([A-Za-z0-9+/=\s]{64,})")
@@ -97,7 +97,11 @@ def has_tools(turn: Any) -> bool:  # noqa: ANN401 - any JSON value
     if not isinstance(turn, dict):
         return False
     role = turn.get("role") or _SPEAKERS.get(str(turn.get("from")).lower())
-    return bool(turn.get("tool_calls") or turn.get("function_call")) or role in {"tool", "function", "function_call"}
+    return bool(turn.get("tool_calls") or turn.get("function_call")) or str(role) in {
+        "tool",
+        "function",
+        "function_call",
+    }
 
 
 def _renamed(turn: Any, place: str) -> Any:  # noqa: ANN401 - any JSON value
