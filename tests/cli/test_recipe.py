@@ -39,8 +39,8 @@ def test_a_field_is_found_on_its_line_also_by_the_gateways_spelling(tmp_path: Pa
 def test_uploaded_files_take_the_place_of_their_paths(tmp_path: Path) -> None:
     (tmp_path / "raw.jsonl").write_text("{}\n")
     recipe = load_recipe(written(tmp_path, GOOD))
-    assert recipe.uploads() == [(0, DataFiles(tmp_path / "raw.jsonl", [tmp_path / "raw.jsonl"]))]
-    assert recipe.with_files({0: ["file-0"]}).values["data"] == [{"file": "file-0"}, {"file": "file-1"}]
+    assert recipe.uploads() == [("data.0", DataFiles(tmp_path / "raw.jsonl", [tmp_path / "raw.jsonl"]))]
+    assert recipe.with_files({"data.0": ["file-0"]}).values["data"] == [{"file": "file-0"}, {"file": "file-1"}]
     assert recipe.values["data"][0] == {"path": "raw.jsonl"}, "the recipe itself is left as it is"
 
 
@@ -120,7 +120,7 @@ def test_files_of_a_folder_are_one_source_and_their_faults_stand_on_its_line(tmp
         tmp_path, "data:\n  - file: file-1\n  - path: corpus/\n    weight: 2\n    use: tset\n  - path: x.txt\n"
     )
     recipe = load_recipe(path)
-    sent = recipe.with_files({1: ["file-2", "file-3"], 2: ["file-4"]})
+    sent = recipe.with_files({"data.1": ["file-2", "file-3"], "data.2": ["file-4"]})
     said = {"name": "corpus", "weight": 2, "use": "tset"}
     assert sent.values["data"] == [
         {"file": "file-1"},
@@ -130,6 +130,54 @@ def test_files_of_a_folder_are_one_source_and_their_faults_stand_on_its_line(tmp
     ]
     assert recipe.place(sent.field_of_recipe("data[2].use")) == f"{path}:5: data[1].use"
     assert recipe.place(sent.field_of_recipe("data[3].file")) == f"{path}:6: data[2].file"
+
+
+STAGED = """\
+name: bot
+training: {lora_r: 8, max_length: 64}
+data: [{path: all.jsonl}]
+stages:
+  - name: cpt
+    data:
+      - file: file-1
+      - path: texts/
+    training: {objective: cpt, max_length: 32}
+  - name: sft
+"""
+
+
+def test_files_of_stages_are_sent_too_and_their_faults_stand_on_their_lines(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    for name in ("all.jsonl", "texts/1.txt", "texts/2.txt"):
+        (tmp_path / name).write_text("x")
+    recipe = load_recipe(written(tmp_path, STAGED))
+    assert [(field, found.count) for field, found in recipe.uploads()] == [("data.0", 1), ("stages.0.data.1", 2)]
+    sent = recipe.with_files({"data.0": ["file-2"], "stages.0.data.1": ["file-3", "file-4"]})
+    assert sent.values["data"] == [{"file": "file-2"}]
+    texts = [{"name": "texts", "file": f"file-{number}"} for number in (3, 4)]
+    assert sent.values["stages"][0]["data"] == [{"file": "file-1"}, *texts]
+    assert "data" not in sent.values["stages"][1]
+    place = f"{recipe.path}:8: stages[0].data[1].file"
+    assert recipe.place(sent.field_of_recipe("stages[0].data[2].file")) == place
+    assert recipe.place(sent.field_of_recipe("stages[1].data[0].file")) == f"{recipe.path}:3: data[0].file"
+    assert recipe.values["stages"][0]["data"][1] == {"path": "texts/"}, "the recipe itself stays"
+
+
+def test_each_stage_alone_is_a_recipe_with_its_own_settings_over_the_common_ones(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, STAGED))
+    (first, cpt), (second, sft) = recipe.alone()
+    assert (first, second) == ("cpt", "sft")
+    assert cpt.values["training"] == {"lora_r": 8, "max_length": 32, "objective": "cpt"}
+    assert sft.values["training"] == {"lora_r": 8, "max_length": 64}
+    assert sft.values["data"] == [{"path": "all.jsonl"}]
+    assert cpt.place("training.max_length") == f"{recipe.path}:9: training.max_length"
+    assert sft.place("training.max_length") == f"{recipe.path}:2: training.max_length"
+
+
+@pytest.mark.parametrize("stages", ["[]", "sft", "[sft]"])
+def test_stages_that_are_none_are_told_with_their_line(stages: str, tmp_path: Path) -> None:
+    with pytest.raises(CliError, match=r":2: stages: a list of stages is expected"):
+        load_recipe(written(tmp_path, f"name: a\nstages: {stages}\n")).uploads()
 
 
 def test_the_command_line_takes_the_files_that_data_preparation_reads() -> None:

@@ -55,6 +55,8 @@ class Training(training_pb2_grpc.TrainingServiceServicer):
     def SubmitTraining(self, request: Any, context: Any) -> Any:  # noqa: ANN401, ARG002, N802
         spec = stages.TrainSpec.from_proto(request.spec)
         inputs = {"dataset": ref_from_proto(request.dataset), "base": ref_from_proto(request.base)}
+        if request.HasField("adapter"):
+            inputs["adapter"] = ref_from_proto(request.adapter)
         job = self._jobs.submit(stages.TRAIN, spec, inputs, validate_only=request.validate_only)
         return training_pb2.SubmitTrainingResponse(job=job)
 

@@ -39,6 +39,7 @@ class TrainSpec(Spec):
     """Like the trainer's."""
 
     method: str = "qlora"
+    objective: str = "sft"
     max_steps: int = Field(default=2, ge=1)
     max_length: int = Field(default=1024, ge=8)
     learning_rate: float = Field(default=2e-4, gt=0, le=1)

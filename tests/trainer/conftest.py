@@ -64,12 +64,14 @@ def write_dataset(folder: Path, train: Sequence[Any], validation: Sequence[Any] 
 
 
 def train(folder: Path, dataset: Path, base: Path = TINY_MODEL, report: Recorder | None = None, **spec: Any) -> Trained:  # noqa: ANN401
-    """Run the stage; small steps unless `spec` says otherwise."""
+    """Run the stage; small steps unless `spec` says otherwise, which may name an `adapter` to go on from."""
     small = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "learning_rate": 1e-2, "max_steps": 2}
     output = folder / "output"
     output.mkdir(parents=True)
+    start = spec.pop("adapter", None)
+    inputs = {"dataset": dataset, "base": base} | ({"adapter": start} if start else {})
     recorder = report or Recorder(folder / "checkpoints")
-    manifest = run(TrainingSpec.from_mapping({**small, **spec}), {"dataset": dataset, "base": base}, output, recorder)
+    manifest = run(TrainingSpec.from_mapping({**small, **spec}), inputs, output, recorder)
     return Trained(manifest, output, recorder)
 
 

@@ -3,8 +3,8 @@
 `when` is `checkpoint` (kill -9 right after the checkpoint of that step), `progress` (kill -9 when that step is
 reported), `memory` (from the first evaluation on, when everything is loaded and every thread runs, the process may take
 that many MB more than it has) or `stop` (a stop is requested once that step is reported: in the middle of its
-evaluation if it has one). The folder holds spec.json and dataset; checkpoints are kept in it, output is written anew,
-said.json tells the end.
+evaluation if it has one). The folder holds spec.json, dataset, and adapter if training goes on
+from one; checkpoints are kept in it, output is written anew, said.json tells the end.
 """
 
 import json
@@ -34,8 +34,11 @@ def main(folder: Path, when: str = "", step: int = 0) -> None:
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir()
     spec = TrainingSpec.from_mapping(json.loads((folder / "spec.json").read_bytes()))
+    inputs = {"dataset": folder / "dataset", "base": TINY_MODEL}
+    if (folder / "adapter").is_dir():
+        inputs["adapter"] = folder / "adapter"
     try:
-        manifest = run(spec, {"dataset": folder / "dataset", "base": TINY_MODEL}, output, report)
+        manifest = run(spec, inputs, output, report)
     except Interrupted:
         _say(folder, saved=report.saved)
         sys.exit(INTERRUPTED)

@@ -152,13 +152,19 @@ def plan(
 ) -> None:
     """Say what each method would take in memory, time and disk; exit code 1 if the recipe's cannot fit."""
     loaded = load_recipe(recipe)
-    found = make_plan(loaded, Given(base=base, dataset=dataset, vram=vram), local_stack(directory))
+    stages = loaded.alone()
+    if dataset is not None and len(stages) > 1:
+        raise CliError("--dataset names one dataset, the recipe has several stages", remedy="Leave --dataset out.")
+    given, stack, console = Given(base=base, dataset=dataset, vram=vram), local_stack(directory), make_console()
+    plans = {name: make_plan(stage, given, stack) for name, stage in stages}
     if as_json:
-        sys.stdout.write(json.dumps(found) + "\n")
-    else:
-        show_plan(found, make_console())
-    if refused := refusal(found, loaded):
-        raise refused
+        sys.stdout.write(json.dumps(plans if loaded.values.get("stages") else plans[""]) + "\n")
+    for (name, stage), found in zip(stages, plans.values(), strict=True):
+        if not as_json:
+            console.print(f"[bold]Stage {escape(name)}[/]" if name else "", end="\n" if name else "")
+            show_plan(found, console)
+        if refused := refusal(found, stage):
+            raise refused
 
 
 @app.command()
@@ -293,16 +299,16 @@ def submit(
 
 
 def _upload(
-    gateway: Gateway, uploads: list[tuple[int, DataFiles | ObjectFiles]], console: Console
-) -> dict[int, list[str]]:
+    gateway: Gateway, uploads: list[tuple[str, DataFiles | ObjectFiles]], console: Console
+) -> dict[str, list[str]]:
     """Send all files; return the ids of each entry's."""
-    ids: dict[int, list[str]] = {}
+    ids: dict[str, list[str]] = {}
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        for index, found in uploads:
+        for field, found in uploads:
             task = progress.add_task(f"uploading {escape(found.name)}", total=found.size_bytes)
             advance = partial(progress.advance, task)
-            ids[index] = [gateway.upload(path, advance) for path in found.local()]
+            ids[field] = [gateway.upload(path, advance) for path in found.local()]
     return ids
 
 

@@ -46,7 +46,7 @@ class ApiError(CliError):
         super().__init__(message, remedy=str(extension.get("remedy") or _REMEDIES.get(status, "")))
 
 
-_FILE = re.compile(r"data\[\d+\]\.file")
+_FILE = re.compile(r"(stages\[\d+\]\.)?data\[\d+\]\.file")
 _REMEDIES = {
     401: "The key is wrong: set TUNEWRIGHT_API_KEY, or use the local stack's own (var/stack/api_key).",
     403: "This key may not do that.",
@@ -127,12 +127,10 @@ class Gateway:
         Raises:
             ApiError: it found some. Files that are not there yet are no fault.
         """
-        absent = f"file-{'0' * 64}"
-        data = [
-            item if "file" in item else {key: value for key, value in item.items() if key != "path"} | {"file": absent}
-            for item in recipe["data"]
-        ]
-        body = {"recipe": {**recipe, "data": data}, "validate_only": True}
+        checked = _with_absent_files(recipe)
+        if "stages" in recipe:
+            checked["stages"] = [_with_absent_files(stage) for stage in recipe["stages"]]
+        body = {"recipe": checked, "validate_only": True}
         try:
             self._json("POST", "/v1/runs", json=body, timeout=120)
         except ApiError as error:
@@ -295,3 +293,15 @@ def _raise_for_refusal(response: httpx.Response) -> None:
     except ValueError:
         document = {}
     raise ApiError(response.status_code, document if isinstance(document, dict) else {})
+
+
+def _with_absent_files(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe, or a stage of one, whose local files are replaced by an upload that does not exist."""
+    absent = f"file-{'0' * 64}"
+    if "data" not in part:
+        return dict(part)
+    data = [
+        item if "file" in item else {key: value for key, value in item.items() if key != "path"} | {"file": absent}
+        for item in part["data"]
+    ]
+    return {**part, "data": data}

@@ -178,14 +178,14 @@ def _audit(recipe: Recipe, dataset: Path | None, base: Path, scratch: Path) -> t
         return None, "files that were uploaded before are not on this machine; name the dataset by --dataset"
     if any("://" in str(item.get("path")) for item in recipe.values.get("data") or () if isinstance(item, dict)):
         return None, "files in an object store are not fetched for a plan; name the dataset by --dataset"
-    uploads = [(index, files) for index, files in recipe.uploads() if isinstance(files, DataFiles)]
+    uploads = [(field, files) for field, files in recipe.uploads() if isinstance(files, DataFiles)]
     size = sum(files.size_bytes for _, files in uploads)
     if size > _MOST_DATA:
         return None, f"{size / 1e6:,.0f} MB of raw files are not prepared for a plan; name the dataset by --dataset"
-    return _prepared(recipe, {index: [str(path) for path in found.files] for index, found in uploads}, base, scratch)
+    return _prepared(recipe, {field: [str(path) for path in found.files] for field, found in uploads}, base, scratch)
 
 
-def _prepared(recipe: Recipe, files: dict[int, list[str]], base: Path, scratch: Path) -> tuple[Path | None, str]:
+def _prepared(recipe: Recipe, files: dict[str, list[str]], base: Path, scratch: Path) -> tuple[Path | None, str]:
     """Prepare the recipe's files as a run would, and return the audit."""
     entries = recipe.with_files(files).values["data"]
     values = dict(recipe.values.get("dataprep") or {})

@@ -15,7 +15,7 @@ from tunewright.cli.data_files import MAX_FILES, DataFiles, find_data_files
 from tunewright.cli.errors import CliError
 from tunewright.cli.objects import SCHEME, ObjectFiles, find_objects
 
-_ENTRY = re.compile(r"data\[(\d+)\]")
+_ENTRY = re.compile(r"(stages\[\d+\]\.)?data\[(\d+)\]")
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,49 @@ class Recipe:
     lines: dict[str, int]
     """Field such as `training.learning_rate` or `data.0.path` → line, counted from 1."""
 
-    def uploads(self, store: Mapping[str, str] | None = None) -> list[tuple[int, DataFiles | ObjectFiles]]:
-        """Return the data files to send: their place in `data`, and what lies there.
+    def parts(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return what has `data` of its own: the recipe, or its stages; each with what stands before its fields' names.
+
+        Raises:
+            CliError: `stages` is malformed.
+        """
+        if "stages" not in self.values:
+            return [("", self.values)]
+        stages = self.values["stages"]
+        if not isinstance(stages, list) or not stages or not all(isinstance(stage, dict) for stage in stages):
+            raise self.wrong("stages", "a list of stages is expected, each with `name`, `data` and `training`")
+        own = [(f"stages.{number}.", stage) for number, stage in enumerate(stages) if "data" in stage]
+        return own if len(own) == len(stages) else [("", self.values), *own]
+
+    def alone(self) -> list[tuple[str, "Recipe"]]:
+        """Return each stage by name as a recipe of its own; the recipe itself, without a name, if it has no stages.
+
+        Raises:
+            CliError: `stages`, or a section of one, is malformed.
+        """
+        self.parts()
+        if "stages" not in self.values:
+            return [("", self)]
+        return [
+            (str(stage.get("name", number)), self._alone(f"stages.{number}.", stage))
+            for number, stage in enumerate(self.values["stages"])
+        ]
+
+    def _alone(self, prefix: str, stage: dict[str, Any]) -> "Recipe":
+        values = {key: value for key, value in self.values.items() if key != "stages"}
+        for name in ("dataprep", "training"):
+            sections = [(name, self.values.get(name) or {}), (f"{prefix}{name}", stage.get(name) or {})]
+            for field, section in sections:
+                if not isinstance(section, dict):
+                    raise self.wrong(field, "a mapping of settings is expected")
+            values[name] = sections[0][1] | sections[1][1]
+        if "data" in stage:
+            values["data"] = stage["data"]
+        own = {field.removeprefix(prefix): line for field, line in self.lines.items() if field.startswith(prefix)}
+        return Recipe(self.path, values, {**self.lines, **own})
+
+    def uploads(self, store: Mapping[str, str] | None = None) -> list[tuple[str, DataFiles | ObjectFiles]]:
+        """Return the data files to send: their field, such as `data.0` or `stages.1.data.0`, and what lies there.
 
         Args:
             store: variables that tell of the object store, for `s3://` where the environment does not.
@@ -36,38 +77,46 @@ class Recipe:
         Raises:
             CliError: `data` is malformed, or a file is missing, empty, or no file; or a folder holds no data.
         """
-        data = self.values.get("data")
+        return [found for prefix, part in self.parts() for found in self._uploads_of(prefix, part, store or {})]
+
+    def _uploads_of(
+        self, prefix: str, part: Mapping[str, Any], store: Mapping[str, str]
+    ) -> list[tuple[str, DataFiles | ObjectFiles]]:
+        data = part.get("data")
         if not isinstance(data, list) or not data:
-            raise self.wrong("data", "at least one file is expected, as a list: `data: [{path: raw.jsonl}]`")
-        found: list[tuple[int, DataFiles | ObjectFiles]] = []
+            raise self.wrong(f"{prefix}data", "at least one file is expected, as a list: `data: [{path: raw.jsonl}]`")
+        found: list[tuple[str, DataFiles | ObjectFiles]] = []
         for index, item in enumerate(data):
-            field = f"data.{index}"
+            field = f"{prefix}data.{index}"
             if not isinstance(item, dict):
                 raise self.wrong(field, "a mapping is expected: `path: FILE` or FOLDER, or `file: file-…` of an upload")
             if "path" in item:
-                found.append((index, self._data_files(field, item["path"], store or {})))
+                found.append((field, self._data_files(field, item["path"], store)))
         count = len(data) - len(found) + sum(files.count for _, files in found)
         if count > MAX_FILES:
-            raise self.wrong("data", f"{count:,} files; a run takes {MAX_FILES:,}")
+            raise self.wrong(f"{prefix}data", f"{count:,} files; a run takes {MAX_FILES:,}")
         return found
 
-    def with_files(self, ids: Mapping[int, Sequence[str]]) -> "Sent":
+    def with_files(self, ids: Mapping[str, Sequence[str]]) -> "Sent":
         """Return the recipe with each path replaced by the ids of its files, an entry each.
 
         Files of a folder are one source, named as the folder, if the entry gives no name.
         """
-        data: list[Any] = []
-        origins: list[int] = []
-        for index, item in enumerate(self.values["data"]):
-            entries = [item]
-            if index in ids:
-                said = {key: value for key, value in item.items() if key != "path"}
-                if len(ids[index]) > 1:
-                    said = {"name": str(item["path"]).rstrip("/")} | said
-                entries = [said | {"file": identifier} for identifier in ids[index]]
-            data += entries
-            origins += [index] * len(entries)
-        return Sent({**self.values, "data": data}, origins)
+        values = dict(self.values)
+        if "stages" in values:
+            values["stages"] = [dict(stage) for stage in values["stages"]]
+        origins: dict[str, list[int]] = {}
+        for prefix, part in self.parts():
+            data: list[Any] = []
+            written = prefix.replace("stages.", "stages[").replace(".", "].") if prefix else ""
+            origins[written] = []
+            for index, item in enumerate(part["data"]):
+                entries = _entries(item, ids.get(f"{prefix}data.{index}"))
+                data += entries
+                origins[written] += [index] * len(entries)
+            place = values["stages"][int(prefix.split(".")[1])] if prefix else values
+            place["data"] = data
+        return Sent(values, origins)
 
     def wrong(self, field: str, why: str) -> CliError:
         """Return the error that says what is wrong with a field, and on which line it stands."""
@@ -103,15 +152,29 @@ class Sent:
     """A recipe as the gateway gets it."""
 
     values: dict[str, Any]
-    origins: list[int]
-    """Of each entry of `data`: its place in the recipe's own."""
+    origins: Mapping[str, list[int]]
+    """What stands before `data` (nothing, or `stages[1].`) → of each of its entries the place in the recipe's own."""
 
     def field_of_recipe(self, field: str) -> str:
         """Return the field of the recipe that a field of what was sent stands for."""
         match = _ENTRY.match(field)
-        if match is None or int(match[1]) >= len(self.origins):
+        if match is None:
             return field
-        return f"data[{self.origins[int(match[1])]}]{field[match.end() :]}"
+        prefix, number = match[1] or "", int(match[2])
+        # A stage without data of its own was sent the recipe's.
+        prefix = prefix if prefix in self.origins else ""
+        origins = self.origins.get(prefix, [])
+        return f"{prefix}data[{origins[number]}]{field[match.end() :]}" if number < len(origins) else field
+
+
+def _entries(item: dict[str, Any], ids: Sequence[str] | None) -> list[dict[str, Any]]:
+    """Return an entry of `data` with the ids of its files in place of its path, one for each."""
+    if ids is None:
+        return [item]
+    said = {key: value for key, value in item.items() if key != "path"}
+    if len(ids) > 1:
+        said = {"name": str(item["path"]).rstrip("/")} | said
+    return [said | {"file": identifier} for identifier in ids]
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -109,16 +109,18 @@ class SearchSpec(_message.Message):
     def __init__(self, trials: _Optional[int] = ..., lora_r: _Optional[_Iterable[int]] = ..., learning_rate: _Optional[_Iterable[float]] = ..., max_steps: _Optional[int] = ..., startup_trials: _Optional[int] = ...) -> None: ...
 
 class SubmitTrainingRequest(_message.Message):
-    __slots__ = ("spec", "dataset", "base", "validate_only")
+    __slots__ = ("spec", "dataset", "base", "validate_only", "adapter")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
     spec: TrainingSpec
     dataset: _artifact_pb2.ArtifactRef
     base: _artifact_pb2.ArtifactRef
     validate_only: bool
-    def __init__(self, spec: _Optional[_Union[TrainingSpec, _Mapping]] = ..., dataset: _Optional[_Union[_artifact_pb2.ArtifactRef, _Mapping]] = ..., base: _Optional[_Union[_artifact_pb2.ArtifactRef, _Mapping]] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+    adapter: _artifact_pb2.ArtifactRef
+    def __init__(self, spec: _Optional[_Union[TrainingSpec, _Mapping]] = ..., dataset: _Optional[_Union[_artifact_pb2.ArtifactRef, _Mapping]] = ..., base: _Optional[_Union[_artifact_pb2.ArtifactRef, _Mapping]] = ..., validate_only: _Optional[bool] = ..., adapter: _Optional[_Union[_artifact_pb2.ArtifactRef, _Mapping]] = ...) -> None: ...
 
 class SubmitTrainingResponse(_message.Message):
     __slots__ = ("job",)

@@ -3,6 +3,9 @@
     base model ─ import ─┬───────────┐
     raw files ───────────┴─ prepare ─┴─ train ─ merge ─ deploy base and candidate ─ evaluate ─ promote
 
+A recipe with `stages` has a prepare and a train for each, named `prepare:cpt`, `train:cpt`. A stage trains the adapter
+of the one before further if it is of the same shape; else it starts on that one's model, merged for it (`merge:cpt`).
+
 Each line of `run` is a step whose result is kept in the database; a run that is taken up again after a crash passes
 over the lines that have one. How a step is carried out stands in `runner.py`, what it asks of its room in `stages.py`.
 
@@ -14,12 +17,27 @@ from dbos import error as dbos_error
 
 from tunewright.artifacts import ArtifactRef, Kind
 from tunewright.chassis.errors import Cancelled, foreign
-from tunewright.gateway.recipe import parse
+from tunewright.gateway.recipe import Recipe, parse
 from tunewright.gateway.runner import PAUSED, StageRunner
 
 GPU_QUEUE = "gpu"
-STAGES = ("import", "prepare", "train", "merge", "deploy_base", "deploy_tuned", "evaluate", "promote")
 _POLL_SECONDS = 0.25
+
+
+def stage_names(recipe: Recipe) -> list[str]:
+    """Return the stages of a recipe's run, in order."""
+    names = ["import"] if recipe.base_ref is None else []
+    names += [stage.called("prepare") for stage in recipe.stages]
+    for number, stage in enumerate(recipe.stages):
+        names += [stage.called("train"), merge_after(recipe, number)]
+    return [name for name in (*names, "deploy_base", "deploy_tuned", "evaluate", "promote") if name]
+
+
+def merge_after(recipe: Recipe, number: int) -> str:
+    """Return the name of the merge after a training; empty if the next one trains its adapter further."""
+    if number == len(recipe.stages) - 1:
+        return "merge"
+    return "" if recipe.goes_on(number + 1) else recipe.stages[number].called("merge")
 
 
 @DBOS.dbos_class()
@@ -36,12 +54,8 @@ class Pipeline(DBOSConfiguredInstance):
         try:
             recipe = parse(DBOS.run_step({"name": "begin"}, self._runner.begin, run_id))
             base = str(recipe.base_ref or self._job(run_id, "import"))
-            dataset = self._job(run_id, "prepare", base=base)
-            trained = self._on_gpu(run_id, "train", dataset=dataset, base=base)
-            if ArtifactRef.parse(trained).kind is Kind.MODEL:  # every weight was trained: there is nothing to merge
-                tuned = DBOS.run_step({"name": "merge"}, self._runner.pass_over, run_id, "merge", trained)
-            else:
-                tuned = self._on_gpu(run_id, "merge", adapter=trained, base=base, dataset=dataset)
+            datasets = [self._job(run_id, stage.called("prepare"), base=base) for stage in recipe.stages]
+            tuned, dataset = self._train(run_id, recipe, base, datasets), datasets[-1]
             candidate = recipe.candidate_name(ArtifactRef.parse(tuned))
             self._deploy(run_id, "deploy_base", recipe.base_name, base)
             self._deploy(run_id, "deploy_tuned", candidate, tuned)
@@ -59,6 +73,21 @@ class Pipeline(DBOSConfiguredInstance):
     def gpu_stage(self, run_id: str, stage: str, inputs: dict[str, str]) -> str:
         """Run one stage that needs the GPU, or let go of it at a pause; the queue lets one of them run at a time."""
         return self._job_once(run_id, stage, inputs)
+
+    def _train(self, run_id: str, recipe: Recipe, base: str, datasets: list[str]) -> str:
+        """Carry out the recipe's trainings, each on what the one before gave; return the tuned model."""
+        model, trained = base, ""
+        for number, (stage, dataset) in enumerate(zip(recipe.stages, datasets, strict=True)):
+            start = {"adapter": trained} if recipe.goes_on(number) else {}
+            trained = self._on_gpu(run_id, stage.called("train"), dataset=dataset, base=model, **start)
+            merge = merge_after(recipe, number)
+            if not merge:  # the next stage trains this adapter further
+                continue
+            if ArtifactRef.parse(trained).kind is Kind.MODEL:  # every weight was trained: there is nothing to merge
+                model = DBOS.run_step({"name": merge}, self._runner.pass_over, run_id, merge, trained)
+            else:
+                model = self._on_gpu(run_id, merge, adapter=trained, base=model, dataset=dataset)
+        return model
 
     def _job(self, run_id: str, stage: str, **inputs: str) -> str:
         while (ref := self._job_once(run_id, stage, inputs)) == PAUSED:

@@ -6,7 +6,7 @@ here. Which values are allowed is each room's own knowledge: the gateway asks it
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import yaml
@@ -16,6 +16,7 @@ from tunewright.artifacts import ArtifactRef, InvalidRef, Kind
 from tunewright.chassis.errors import InvalidSpec, Violation
 from tunewright.chassis.spec import unknown_name
 from tunewright.gateway.fields import Filler, Violations, kind, show, values_of
+from tunewright.gateway.training_stages import STAGE_NAME, TrainingStage, goes_on, over
 from tunewright.v1 import dataprep_pb2, evaluation_pb2, inference_pb2, merging_pb2, training_pb2
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,46}[a-z0-9])?")
@@ -27,7 +28,9 @@ SECTIONS: dict[str, type[Message]] = {
     "evaluation": evaluation_pb2.EvaluationSpec,
     "deployment": inference_pb2.DeploymentSpec,
 }
-_KEYS = ["name", "base_model", "base_revision", "data", *SECTIONS]
+_KEYS = ["name", "base_model", "base_revision", "data", "stages", *SECTIONS]
+_OF_A_STAGE = ("dataprep", "training")
+_STAGE_KEYS = ["name", "data", *_OF_A_STAGE]
 _DESCRIPTORS: dict[str, Any] = {name: cls.DESCRIPTOR for name, cls in SECTIONS.items()}
 _SOURCE_KEYS = ["file", "path", *dataprep_pb2.DataSource.DESCRIPTOR.fields_by_name]
 SpecT = TypeVar("SpecT", bound=Message)
@@ -42,8 +45,39 @@ class Recipe:
     base_model: str
     """Hub id, folder below the import root, or `models/<sha256>`."""
     base_revision: str
-    uploads: tuple[ArtifactRef, ...]
+    stages: tuple[TrainingStage, ...]
+    """In order; one without a name if the recipe names none."""
     sections: Mapping[str, Message] = field(default_factory=dict)
+    """By name; `dataprep` and `training` are those of the last stage."""
+
+    @property
+    def uploads(self) -> tuple[ArtifactRef, ...]:
+        """The files of all stages."""
+        return tuple(ref for _, ref in self.upload_places())
+
+    def upload_places(self) -> list[tuple[str, ArtifactRef]]:
+        """Return each file with the path of its key."""
+        return [
+            (f"{self.prefix(stage)}data[{position}].file", ref)
+            for stage in self.stages
+            for position, ref in enumerate(stage.uploads)
+        ]
+
+    def prefix(self, stage: TrainingStage) -> str:
+        """Return what stands before the paths of a stage's keys; nothing in a recipe without `stages`."""
+        return f"stages[{self.stages.index(stage)}]." if stage.name else ""
+
+    def at(self, name: str) -> "Recipe":
+        """Return the recipe of one stage alone; the whole one if the name is empty."""
+        if not name:
+            return self
+        (stage,) = (found for found in self.stages if found.name == name)
+        own = {"dataprep": stage.dataprep, "training": stage.training}
+        return replace(self, stages=(stage,), sections={**self.sections, **own})
+
+    def goes_on(self, number: int) -> bool:
+        """Return True if stage `number` trains the adapter of the one before further."""
+        return number > 0 and goes_on(self.stages[number - 1], self.stages[number])
 
     @property
     def base_name(self) -> str:
@@ -72,10 +106,11 @@ class Recipe:
         if self.base_revision:
             document["base_revision"] = self.base_revision
         sections = {name: values_of(message) for name, message in self.sections.items()}
-        sources = sections["dataprep"].pop("sources", None) or [{}] * len(self.uploads)
-        files = [{"file": f"{FILE_PREFIX}{ref.id}"} for ref in self.uploads]
-        document["data"] = [file | source for file, source in zip(files, sources, strict=True)]
-        return document | sections
+        stages = [_stage_document(stage) for stage in self.stages]
+        if not self.stages[0].name:
+            return document | sections | stages[0]
+        named = [{"name": stage.name} | values for stage, values in zip(self.stages, stages, strict=True)]
+        return document | {"stages": named} | {key: sections[key] for key in sections if key not in _OF_A_STAGE}
 
 
 def spec_message(path: str, cls: type[SpecT], values: Mapping[str, Any]) -> SpecT:
@@ -102,13 +137,15 @@ def parse(document: object) -> Recipe:
     for key in values:
         if key not in _KEYS:
             found.add(str(key), unknown_name(str(key), _KEYS))
-    sections = {name: _section(name, cls, values.get(name), found) for name, cls in SECTIONS.items()}
-    uploads = _uploads(values.get("data"), sections["dataprep"], found)
+    sections = {name: _section(name, name, values.get(name), found) for name in SECTIONS}
+    stages = _stages(values, sections, found)
+    if stages:
+        sections |= {"dataprep": stages[-1].dataprep, "training": stages[-1].training}
     recipe = Recipe(
         name=_name(values.get("name"), found),
         base_model=_base_model(values.get("base_model"), found),
         base_revision=_text(values.get("base_revision"), "base_revision", found),
-        uploads=uploads,
+        stages=stages,
         sections=sections,
     )
     found.raise_if_any()
@@ -164,13 +201,62 @@ def _text(value: object, path: str, found: Violations) -> str:
     return value
 
 
-def _uploads(value: object, dataprep: Message, found: Violations) -> tuple[ArtifactRef, ...]:
+def _stages(values: Mapping[str, Any], sections: Mapping[str, Message], found: Violations) -> tuple[TrainingStage, ...]:
+    """Return the recipe's trainings: those of `stages`, or the one of the recipe itself."""
+    if "stages" not in values:
+        return (_stage("", values.get("data"), "", sections["dataprep"], sections["training"], found),)
+    named = values["stages"]
+    if not isinstance(named, list) or not named:
+        found.add("stages", f"a list of stages, each with `name` and `training`, is expected, found {show(named)}")
+        return ()
+    if "data" in values and all(isinstance(item, dict) and "data" in item for item in named):
+        found.add("data", "each stage has data of its own, so these would be left out; leave the key out")
+    stages: list[TrainingStage] = []
+    for position, item in enumerate(named):
+        path = f"stages[{position}]"
+        if not isinstance(item, dict):
+            found.add(path, f"a mapping with {', '.join(_STAGE_KEYS)} is expected, found {show(item)}")
+            continue
+        for key in item:
+            if key not in _STAGE_KEYS:
+                found.add(f"{path}.{key}", unknown_name(str(key), _STAGE_KEYS))
+        name = item.get("name")
+        if not isinstance(name, str) or not STAGE_NAME.fullmatch(name):
+            found.add(f"{path}.name", f"1 to 24 lower-case letters, digits or dashes are expected, found {show(name)}")
+            name = ""
+        elif any(stage.name == name for stage in stages):
+            found.add(f"{path}.name", f"another stage is called {name!r}; give each its own name")
+        # What the recipe says for all stages, a stage says anew where it differs.
+        own = [over(sections[key], _section(f"{path}.{key}", key, item.get(key), found)) for key in _OF_A_STAGE]
+        data, prefix = (item["data"], f"{path}.") if "data" in item else (values.get("data"), "")
+        stages.append(_stage(name, data, prefix, own[0], own[1], found))
+    return tuple(stages)
+
+
+def _stage(
+    name: str, data: object, prefix: str, dataprep: Message, training: Message, found: Violations
+) -> TrainingStage:
+    if not isinstance(training, training_pb2.TrainingSpec):
+        raise TypeError(f"the training section is a {type(training).__name__}")
+    uploads = _uploads(data, f"{prefix}data", dataprep, found)
+    return TrainingStage(name=name, uploads=uploads, dataprep=dataprep, training=training)
+
+
+def _stage_document(stage: TrainingStage) -> dict[str, Any]:
+    dataprep = values_of(stage.dataprep)
+    sources = dataprep.pop("sources", None) or [{}] * len(stage.uploads)
+    files = [{"file": f"{FILE_PREFIX}{ref.id}"} for ref in stage.uploads]
+    data = [file | source for file, source in zip(files, sources, strict=True)]
+    return {"data": data, "dataprep": dataprep, "training": values_of(stage.training)}
+
+
+def _uploads(value: object, path: str, dataprep: Message, found: Violations) -> tuple[ArtifactRef, ...]:
     """Return the files of `data`; what else is said of each goes into dataprep's `sources`, in the same order."""
     if not isinstance(value, list) or not value:
-        found.add("data", f"a list with at least one `- file: file-<id>` is expected, found {show(value)}")
+        found.add(path, f"a list with at least one `- file: file-<id>` is expected, found {show(value)}")
         return ()
-    refs = [_upload(item, f"data[{position}]", found) for position, item in enumerate(value)]
-    sources = [_source(item, f"data[{position}]", found) for position, item in enumerate(value)]
+    refs = [_upload(item, f"{path}[{position}]", found) for position, item in enumerate(value)]
+    sources = [_source(item, f"{path}[{position}]", found) for position, item in enumerate(value)]
     if isinstance(dataprep, dataprep_pb2.DataprepSpec) and any(source.ListFields() for source in sources):
         dataprep.sources.extend(sources)
     return tuple(ref for ref in refs if ref is not None)
@@ -221,11 +307,11 @@ def file_ref(identifier: object) -> ArtifactRef:
     raise InvalidSpec(f"file-<64 hexadecimal digits> is expected, found {show(identifier)}")
 
 
-def _section(name: str, cls: type[Message], value: object, found: Violations) -> Message:
-    message = cls()
+def _section(path: str, name: str, value: object, found: Violations) -> Message:
+    message = SECTIONS[name]()
     if name == "dataprep" and isinstance(value, dict) and "sources" in value:
-        found.add("dataprep.sources", "unknown name; what is said of a file stands beside it, under 'data'")
+        found.add(f"{path}.sources", "unknown name; what is said of a file stands beside it, under 'data'")
         value = {key: item for key, item in value.items() if key != "sources"}
     if value is not None:
-        Filler(found, _DESCRIPTORS).fill(message, value, name)
+        Filler(found, _DESCRIPTORS).fill(message, value, path)
     return message

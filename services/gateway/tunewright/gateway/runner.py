@@ -27,7 +27,7 @@ from tunewright.gateway.clients import Room, Rooms, result_of
 from tunewright.gateway.journal import Event, Journal
 from tunewright.gateway.recipe import Recipe, parse
 from tunewright.gateway.routing import Routes
-from tunewright.gateway.stages import JOB_STAGES, Inputs, JobStage
+from tunewright.gateway.stages import Inputs, JobStage
 from tunewright.v1 import inference_pb2, job_pb2
 
 _FIRST_WAIT_SECONDS = 0.5
@@ -78,21 +78,21 @@ class StageRunner:
 
         Args:
             run_id: the run.
-            stage_name: a name in `stages.JOB_STAGES`.
+            stage_name: a name in `stages.JOB_STAGES`, or one with the recipe's stage behind it: `train:sft`.
             inputs: name → reference of the artifacts it reads.
 
         Raises:
             Cancelled: somebody cancelled the run.
             TunewrightError: the stage failed in a way that the same again would not mend.
         """
-        stage = JOB_STAGES[stage_name]
+        stage, part = stages.job_stage(stage_name)
         refs = Inputs({name: ArtifactRef.parse(text) for name, text in inputs.items()})
 
         def attempt() -> str:
             """Submit, or attach to what runs, and follow it to its end."""
             if self.journal.pause_requested(run_id):
                 return PAUSED
-            job = self._follow(run_id, stage, self._recipe(run_id), refs)
+            job = self._follow(run_id, stage, self._recipe(run_id).at(part), refs)
             if self._was_paused(run_id, job):
                 return PAUSED
             if job.state != job_pb2.JOB_STATE_SUCCEEDED:

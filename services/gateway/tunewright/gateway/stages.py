@@ -6,7 +6,7 @@ named by an id of zeros, which the rooms look for only after the spec was found 
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from tunewright.artifacts import ArtifactRef, Kind
@@ -33,9 +33,13 @@ _SOFT_PROMPTS = "prompt_tuning"
 class Inputs:
     """Artifacts by name; while only checking, an id of zeros stands for those that are missing."""
 
-    def __init__(self, refs: Mapping[str, ArtifactRef], *, validate_only: bool = False) -> None:
+    def __init__(
+        self, refs: Mapping[str, ArtifactRef], *, validate_only: bool = False, goes_on: bool | None = None
+    ) -> None:
         self._refs = refs
         self.validate_only = validate_only
+        self.goes_on = "adapter" in refs if goes_on is None else goes_on
+        """Whether a training goes on from an adapter."""
 
     def proto(self, name: str, kind: Kind) -> artifact_pb2.ArtifactRef:
         """Return one artifact as a proto message."""
@@ -91,6 +95,7 @@ def _train(rooms: Rooms, recipe: Recipe, inputs: Inputs) -> job_pb2.Job:
         dataset=inputs.proto("dataset", Kind.DATASET),
         base=inputs.proto("base", Kind.MODEL),
         validate_only=inputs.validate_only,
+        adapter=inputs.proto("adapter", Kind.ADAPTER) if inputs.goes_on else None,
     )
     return rooms.call(Room.TRAINER, rooms.training.SubmitTraining, request).job
 
@@ -151,6 +156,12 @@ JOB_STAGES = {
 }
 
 
+def job_stage(name: str) -> tuple[JobStage, str]:
+    """Return the stage of a name such as `merge` or `train:sft`, and the name of the recipe's stage that it is of."""
+    kind, _, part = name.partition(":")
+    return replace(JOB_STAGES[kind], name=name), part
+
+
 def deploy(rooms: Rooms, recipe: Recipe, name: str, inputs: Inputs) -> inference_pb2.Deployment:
     """Start the deployment `name` of the artifact "model", or attach to it. Raises TunewrightError."""
     request = inference_pb2.DeployRequest(
@@ -172,13 +183,18 @@ def validate(rooms: Rooms, recipe: Recipe) -> None:
     known = {} if recipe.base_ref is None else {"base": recipe.base_ref}
     inputs = Inputs(known, validate_only=True)
     violations: list[Violation] = []
-    checks: list[tuple[str, Callable[[], object]]] = [
-        (stage.section, partial(stage.submit, rooms, recipe, inputs))
-        for stage in JOB_STAGES.values()
-        if not (stage.name == "import" and recipe.base_ref is not None)
-    ]
-    checks.append(("deployment", partial(deploy, rooms, recipe, recipe.base_name, inputs)))
-    for section, check in checks:
+    checks: list[tuple[str, str, Callable[[], object]]] = []
+    if recipe.base_ref is None:
+        checks.append(("", "", partial(_import, rooms, recipe, inputs)))
+    for number, stage in enumerate(recipe.stages):
+        alone, prefix = recipe.at(stage.name), recipe.prefix(stage)
+        first = Inputs(known, validate_only=True, goes_on=recipe.goes_on(number))
+        checks.append((prefix, "dataprep", partial(_prepare, rooms, alone, inputs)))
+        checks.append((prefix, "training", partial(_train, rooms, alone, first)))
+    checks.append(("", "merging", partial(_merge, rooms, recipe, inputs)))
+    checks.append(("", "evaluation", partial(_evaluate, rooms, recipe, inputs)))
+    checks.append(("", "deployment", partial(deploy, rooms, recipe, recipe.base_name, inputs)))
+    for prefix, section, check in checks:
         try:
             check()
         except NotFound as error:
@@ -187,8 +203,8 @@ def validate(rooms: Rooms, recipe: Recipe) -> None:
             elif _NOT_MADE_YET not in error.message:
                 raise
         except InvalidSpec as error:
-            found = [Violation(_path(section, v.field), v.description) for v in error.violations]
-            violations += found or [Violation(section or "base_model", error.message)]
+            found = [Violation(prefix + _path(section, v.field), v.description) for v in error.violations]
+            violations += found or [Violation(prefix + (section or "base_model"), error.message)]
     if violations:
         text = "; ".join(f"{v.field}: {v.description}" for v in violations)
         raise InvalidSpec(f"the recipe is not valid: {text}", violations=violations)

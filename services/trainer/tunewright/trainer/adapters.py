@@ -22,10 +22,11 @@ from peft import (
     PromptTuningInit,
     get_peft_model,
     get_peft_model_state_dict,
+    set_peft_model_state_dict,
 )
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from tunewright.chassis.errors import InvalidSpec, Violation
+from tunewright.chassis.errors import InvalidData, InvalidSpec, Violation
 from tunewright.trainer.spec import ALL_LINEAR, TrainingSpec
 
 Tensors = dict[str, torch.Tensor]
@@ -172,6 +173,30 @@ def load_weights(model: Any, weights: Tensors) -> None:  # noqa: ANN401
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
+
+
+def load_start(model: Any, folder: Path) -> None:  # noqa: ANN401
+    """Write the adapter in `folder` into the model's own, and into TRL's copy of it that DPO compares with.
+
+    After a trainer was built: on 4-bit models TRL rounds adapters to bf16, which the first weights must not be.
+
+    Raises:
+        InvalidData: it is an adapter of other modules or another rank.
+    """
+    given = load_file(folder / "adapter_model.safetensors")
+    for name in model.peft_config:
+        for parameter_name, parameter in model.named_parameters():
+            if f".{name}." in parameter_name:
+                parameter.data = parameter.data.float()
+        known = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+        differing = sorted(known.keys() ^ given.keys())
+        differing += [key for key in known.keys() & given.keys() if known[key].shape != given[key].shape]
+        if differing:
+            raise InvalidData(
+                f"the adapter to go on from has other tensors than this run's, such as {differing[0]}",
+                remedy="Train with the rank, target_modules and modules_to_save that it was made with.",
+            )
+        set_peft_model_state_dict(model, dict(given), adapter_name=name)
 
 
 def count(model: Any) -> tuple[int, int]:  # noqa: ANN401

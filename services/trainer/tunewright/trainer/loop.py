@@ -97,6 +97,7 @@ class Loop(Trainer):
         places: where a row with these token ids stands in the dataset, for messages.
         loraplus_lr_ratio: learning rate of the adapters' B over that of A.
         fast: takes the forward and backward passes of training steps; None: TRL and autograd do.
+        goes_on: the adapter is one that was trained before, so DPO compares with it and not with the base.
     """
 
     model: Any
@@ -114,10 +115,12 @@ class Loop(Trainer):
         keep_checkpoints: int,
         loraplus_lr_ratio: float = 1.0,
         fast: FastPath | None = None,
+        goes_on: bool = False,
         **arguments: Any,  # noqa: ANN401 - TRL's own
     ) -> None:
         super().__init__(**arguments)
-        self._forget_reference()
+        if not goes_on:
+            self._forget_reference()
         self.remove_callback(PrinterCallback)
         adapters.to_float32(self.model)
         self.group = group.current()

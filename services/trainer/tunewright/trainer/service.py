@@ -11,6 +11,7 @@ from tunewright.chassis.records import ref_from_proto
 from tunewright.chassis.stage import Stage
 from tunewright.trainer.data import OBJECTIVES
 from tunewright.trainer.spec import BESIDE_IDENTITY, TrainingSpec
+from tunewright.trainer.start import check_start
 from tunewright.v1 import artifact_pb2, training_pb2, training_pb2_grpc
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ class TrainingService(training_pb2_grpc.TrainingServiceServicer):
             "dataset": _ref("dataset", request.dataset, Kind.DATASET),
             "base": _ref("base", request.base, Kind.MODEL),
         }
+        if request.HasField("adapter"):
+            inputs["adapter"] = _ref("adapter", request.adapter, Kind.ADAPTER)
+            _check_start(self._jobs.store, inputs["adapter"], inputs["base"], spec)
         _check_rows(self._jobs.store, inputs["dataset"], spec)
         runtime = {name: getattr(spec, name) for name in BESIDE_IDENTITY}
         job = self._jobs.submit(STAGES["trainer"], spec, inputs, runtime=runtime, validate_only=request.validate_only)
@@ -68,6 +72,23 @@ def _check_rows(store: Store, dataset: ArtifactRef, spec: TrainingSpec) -> None:
         remedy=f"Set training.objective to {held.objective}, or prepare data of another kind.",
         violations=[Violation("objective", why)],
     )
+
+
+def _check_start(store: Store, adapter: ArtifactRef, base: ArtifactRef, spec: TrainingSpec) -> None:
+    """Refuse to go on from an adapter of another base or of another shape; its manifest says what it is.
+
+    Raises:
+        InvalidSpec: naming what differs.
+    """
+    try:
+        manifest = load_manifest(store, adapter)
+    except ArtifactError:  # the job runner tells whether it is missing, damaged, or out of reach
+        check_start(spec, None)
+        return
+    if manifest.parents.get("base") != str(base):
+        why = f"{adapter.short} was trained on {manifest.parents.get('base')}, not on {base.short}"
+        raise InvalidSpec(f"adapter: {why}", violations=[Violation("adapter", why)])
+    check_start(spec, manifest.spec)
 
 
 def _ref(field: str, message: artifact_pb2.ArtifactRef, kind: Kind) -> ArtifactRef:

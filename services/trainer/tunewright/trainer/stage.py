@@ -9,7 +9,7 @@ from datasets import Dataset
 from transformers import set_seed
 from trl.data_utils import pack_dataset
 
-from tunewright.artifacts import Kind, Manifest, canonical_json
+from tunewright.artifacts import Kind, Manifest, canonical_json, file_sha256
 from tunewright.chassis.errors import InvalidData, OutOfResources
 from tunewright.chassis.stage import Reporter, Severity
 from tunewright.trainer import adapters, output, troubles
@@ -39,6 +39,7 @@ from tunewright.trainer.search.shared_base import SharedBase
 from tunewright.trainer.search.trials import Search
 from tunewright.trainer.settings import TrainerSettings
 from tunewright.trainer.spec import TrainingSpec
+from tunewright.trainer.start import check_start
 from tunewright.trainer.watch import Watch
 
 _SPEED_ALONE = ("fast_path", "vram_budget_gb")
@@ -50,7 +51,8 @@ def run(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, report
 
     Args:
         spec: what to do.
-        inputs: `dataset` (folder of a dataset artifact) and `base` (folder of a full-precision model).
+        inputs: `dataset` (folder of a dataset artifact), `base` (folder of a full-precision model), and if training
+            goes on from an adapter of that base, `adapter`.
         output_dir: empty folder for the artifact's files.
         report: hears progress, keeps checkpoints, says when to stop.
 
@@ -93,6 +95,9 @@ def train(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, repo
     """Train in this process, alone or as one of several; only rank 0 writes the artifact and returns its draft."""
     train_rows, held_out_rows = load_dataset(inputs["dataset"], spec.objective)
     check_base(inputs["base"])
+    start = inputs.get("adapter")
+    if start is not None:
+        check_start(spec, _trained_with(report))
     tokenizer = load_tokenizer(inputs["base"], report)
     end_ids = end_token_ids(tokenizer, inputs["base"])
 
@@ -118,7 +123,7 @@ def train(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, repo
         set_seed(spec.seed)
         model = trainable(wanted)
         report.raise_if_stopped()
-        return _trainer(wanted, device, model, tokenizer, *rows, told, mark)
+        return _trainer(wanted, device, model, tokenizer, *rows, told, mark, start)
 
     def fingerprint(wanted: TrainingSpec) -> str:
         return _fingerprint(wanted, train, held_out, inputs)
@@ -167,6 +172,12 @@ def train(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, repo
         tokenizer_sha256=hashes["tokenizer_sha256"],
         chat_template_sha256=hashes["chat_template_sha256"],
     )
+
+
+def _trained_with(report: Reporter) -> Mapping[str, Any] | None:
+    """Return the settings of the adapter that training goes on from, None if it came without a manifest."""
+    manifest = report.runtime.get("manifests", {}).get("adapter")
+    return None if manifest is None else dict(manifest["spec"])
 
 
 def _encoder_of(
@@ -223,6 +234,7 @@ def _trainer(
     held_out: Encoded,
     report: Reporter,
     fingerprint: str,
+    start: Path | None = None,
 ) -> Loop:
     """Return the trainer, its rows laid out and its watch set."""
     columns = _pairs if spec.objective == "dpo" else _columns
@@ -250,12 +262,15 @@ def _trainer(
         keep_checkpoints=spec.save_total_limit,
         loraplus_lr_ratio=spec.loraplus_lr_ratio,
         fast=fast,
+        goes_on=start is not None,
         model=model,
         args=arguments,
         train_dataset=rows,
         eval_dataset=columns(by_length) if by_length else None,
         processing_class=tokenizer,
     )
+    if start is not None:
+        adapters.load_start(trainer.model, start)
     trainer.add_callback(Watch(trainer, spec, device, _board(report)))
     return trainer
 
@@ -320,6 +335,8 @@ def _fingerprint(spec: TrainingSpec, train: Encoded, held_out: Encoded, inputs: 
     digest = hashlib.sha256(canonical_json(settings))
     for example in (*train.examples, *held_out.examples):
         digest.update(canonical_json([example.input_ids, example.labels, list(example.rejected_ids)]))
+    if "adapter" in inputs:
+        digest.update(file_sha256(inputs["adapter"] / "adapter_model.safetensors").encode())
     weights = sorted((path.name, path.stat().st_size) for path in inputs["base"].glob("*.safetensors"))
     digest.update(canonical_json([list(entry) for entry in weights]))
     return digest.hexdigest()

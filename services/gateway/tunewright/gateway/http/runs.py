@@ -21,7 +21,7 @@ from tunewright.gateway.http.files import page
 from tunewright.gateway.http.state import State, state_of
 from tunewright.gateway.journal import RunState
 from tunewright.gateway.keys import KeyRecord
-from tunewright.gateway.pipeline import STAGES
+from tunewright.gateway.pipeline import stage_names
 from tunewright.gateway.recipe import Recipe, parse
 
 _POLL_SECONDS = 0.25
@@ -141,8 +141,8 @@ def _ended(state: State, run_id: str) -> bool:
 
 def _check(state: State, recipe: Recipe) -> None:
     missing = [
-        Violation(f"data[{position}].file", f"there is no file file-{ref.id}")
-        for position, ref in enumerate(recipe.uploads)
+        Violation(place, f"there is no file file-{ref.id}")
+        for place, ref in recipe.upload_places()
         if not exists(state.store, ref)
     ]
     if missing:
@@ -163,13 +163,12 @@ def _run_id(key: KeyRecord, idempotency_key: str | None) -> str:
 
 
 def _start(state: State, run_id: str, recipe: Recipe, key: KeyRecord) -> bool:
-    names = [name for name in STAGES if not (name == "import" and recipe.base_ref is not None)]
     created = state.journal.create(
         run_id,
         name=recipe.name,
         owner=key.id,
         recipe=recipe.to_document(),
-        stages=names,
+        stages=stage_names(recipe),
         limit=state.settings.max_unfinished_runs,
     )
     if created:
