@@ -34,6 +34,7 @@ an error that names the nearest known one; a value out of range is reported befo
 | `name` | the run's name, and the model's name once it is served; the base answers as `<name>-base` |
 | `base_model` | a hub id (`Qwen/Qwen2.5-7B-Instruct`), a folder below the import root, or `models/<sha256>` |
 | `data` | list of raw files or folders, `- path: raw.jsonl`, relative to the recipe; more may be said, see below |
+| `stages` | trainings one after the other, each with its own `name`, `data`, `dataprep` and `training`; see below |
 | `dataprep`, `training`, `merging`, `evaluation`, `deployment` | the sections below; every field has a default |
 """
 DATA = """
@@ -45,6 +46,32 @@ empty files, links out of the folder. It may be `s3://bucket/prefix/`, with the 
 [data.md](data.md#what-can-be-read) tells which store is asked. Beside it may stand:
 
 """
+STAGES = """
+## stages
+
+Trainings one after the other, such as continued pre-training, then supervised training, then DPO:
+
+```yaml
+training: {lora_r: 32, max_length: 2048} # what all stages have in common
+stages:
+  - name: cpt
+    data: [{path: manuals/}]
+    dataprep: {format: text}
+    training: {objective: cpt, learning_rate: 5.0e-5}
+  - name: sft
+    data: [{path: questions.jsonl}]
+  - name: dpo
+    data: [{path: pairs.jsonl}]
+    training: {objective: dpo}
+```
+
+A stage's sections stand over the recipe's, key by key; a stage without `data` takes the recipe's. A stage trains the
+adapter of the one before further where both name the same method, `lora_r`, `lora_alpha`, `target_modules`, `use_dora`,
+`use_rslora` and `modules_to_save`, and search no rank; optimizer and schedule begin anew. Else that adapter is merged,
+and the stage trains a fresh one, or all weights, on the merged model. Either way DPO compares with what the stage
+before gave. The model that is served is the last stage's, evaluated on its rows. In a run the stages are called
+`prepare:cpt`, `train:cpt`, `merge:cpt`.
+"""
 TOP = 2
 """Depth of the headings of whole sections."""
 BESIDE = {"sources": DataSource}
@@ -53,7 +80,7 @@ BESIDE = {"sources": DataSource}
 
 def page() -> str:
     """Return the whole page."""
-    return HEAD + DATA + _table(DataSource) + "".join(_section(name, spec, TOP) for name, spec in SECTIONS)
+    return HEAD + DATA + _table(DataSource) + STAGES + "".join(_section(name, spec, TOP) for name, spec in SECTIONS)
 
 
 def _section(name: str, spec: type[Spec], depth: int) -> str:

@@ -12,6 +12,7 @@ from tests.flow.conftest import ROOT
 from tests.gateway.processes import Gateway, Process, room
 from tests.seaweed import S3Settings
 
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
 SETTINGS = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "max_length": 64, "learning_rate": 5e-3}
 ORDER = ["import", "prepare:cpt", "prepare:sft", "prepare:dpo", "train:cpt", "merge:cpt", "train:sft", "train:dpo",
          "merge", "deploy_base", "deploy_tuned", "evaluate", "promote"]  # fmt: skip

@@ -17,7 +17,8 @@ from tunewright.chassis.jobs import JobRunner
 from tunewright.chassis.records import ref_from_proto, ref_to_proto
 from tunewright.chassis.settings import ServiceSettings
 from tunewright.trainer.service import STAGES, TrainingService
-from tunewright.v1 import job_pb2, training_pb2
+from tunewright.trainer.spec import TrainingSpec
+from tunewright.v1 import artifact_pb2, job_pb2, training_pb2
 
 
 @pytest.fixture
@@ -94,6 +95,29 @@ def test_a_job_ends_in_an_adapter_with_its_lineage(
     assert (manifest.base_model, manifest.base_revision) == ("org/tiny", "r1")
     assert {"torch", "transformers", "peft", "trl", "bitsandbytes"} <= manifest.packages.keys()
     assert submit(jobs, dataset, base, spec=spec).result == job.result
+
+
+def test_an_adapter_to_go_on_from_must_be_one_of_this_base_and_shape(
+    jobs: JobRunner, store: MemoryStore, dataset: ArtifactRef, base: ArtifactRef, tmp_path: Path
+) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+
+    def adapter(on: ArtifactRef, **spec: object) -> artifact_pb2.ArtifactRef:
+        draft = Manifest(kind=Kind.ADAPTER, created_by="trainer", spec={**TrainingSpec().canonical(), **spec})
+        sealed = seal(draft, tmp_path / "adapter", {"base": on})
+        return ref_to_proto(commit(store, sealed, tmp_path / "adapter"))
+
+    other = ArtifactRef(Kind.MODEL, "5" * 64)
+    with pytest.raises(InvalidSpec, match=r"adapter: adapters/\w+ was trained on models/5+, not on models/"):
+        submit(jobs, dataset, base, adapter=adapter(other))
+    with pytest.raises(InvalidSpec, match=r"lora_r: the adapter to go on from has 8, this is 16"):
+        submit(jobs, dataset, base, adapter=adapter(base, lora_r=8))
+    with pytest.raises(NotFound, match="input 'adapter'"):
+        submit(jobs, dataset, base, adapter=ref_to_proto(ArtifactRef(Kind.ADAPTER, "0" * 64)))
+    alone = submit(jobs, dataset, base, validate_only=True)
+    assert submit(jobs, dataset, base, adapter=adapter(base), validate_only=True).job_id != alone.job_id
+    assert not jobs.jobs(1)
 
 
 def test_references_of_the_wrong_kind_are_refused(jobs: JobRunner, dataset: ArtifactRef, base: ArtifactRef) -> None:
