@@ -30,6 +30,8 @@ class Script:
     """Artifact reference → metrics of its manifest."""
     files: dict[str, bytes] = field(default_factory=dict)
     """Path below /v1/artifacts/, such as `datasets/aa…/files/train.jsonl` → content."""
+    lineage: list[dict[str, Any]] = field(default_factory=list)
+    """Manifests, each before its parents."""
     state: str = "succeeded"
     failure: dict[str, Any] | None = None
 
@@ -78,6 +80,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._body(self.script.files[url.path.removeprefix("/v1/artifacts/")], 200)
         elif url.path.endswith("/files/validation.jsonl"):
             self._body("\n".join(json.dumps(row) for row in self.script.validation).encode(), 200)
+        elif url.path.endswith("/lineage"):
+            self._json({"data": self.script.lineage})
         elif url.path.startswith("/v1/artifacts/"):
             reference = url.path.removeprefix("/v1/artifacts/")
             files = [{"path": path.rpartition("/")[2]} for path in self.script.files if path.startswith(reference)]

@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
+from tunewright.cli import lineage as lineages
 from tunewright.cli import logs as service_logs
 from tunewright.cli import watch as watching
 from tunewright.cli.chat import Conversation
@@ -246,6 +247,23 @@ def models(url: Url = None, api_key: ApiKey = None, directory: Directory = None)
         artifact = watching.short_reference(ours.get("artifact", ""))
         table.add_row(item["id"], ours.get("state", ""), watching.clock(item.get("created")), artifact)
     console.print(table if found else "No model answers yet: tunewright run RECIPE.yaml")
+
+
+@app.command()
+def lineage(
+    name: Annotated[str, typer.Argument(help="A model, a run's id, or an artifact as KIND/ID.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,  # noqa: FBT002 - typer's form of a flag
+    url: Url = None,
+    api_key: ApiKey = None,
+    directory: Directory = None,
+) -> None:
+    """Print where a model, a run's result or an artifact comes from, down to the raw bytes."""
+    with Gateway(find_endpoint(url, api_key, directory)) as gateway:
+        chain = lineages.find_chain(gateway, name)
+    if as_json:
+        sys.stdout.write(json.dumps(chain, ensure_ascii=False, indent=2) + "\n")
+    else:
+        lineages.show(chain, make_console())
 
 
 @app.command()
