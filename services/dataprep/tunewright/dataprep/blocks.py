@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tunewright.dataprep import readers
-from tunewright.dataprep.readers import Line, Source, examine
+from tunewright.dataprep.readers import Layout, Line, Source, examine
 
 BLOCK_BYTES = 4 << 20
 """Some thousand rows: enough for compiled loops, few enough to hold their parsed form several times."""
@@ -30,11 +30,20 @@ class Block:
         return self.part.end
 
 
-def blocks(sources: Sequence[Source], block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
-    """Yield the blocks of all files, in order; a row longer than a block makes its block longer."""
+def blocks(
+    sources: Sequence[Source], block_bytes: int = BLOCK_BYTES, layouts: Sequence[Layout] | None = None
+) -> Iterator[Block]:
+    """Yield the blocks of all files, in order; a row longer than a block makes its block longer.
+
+    Args:
+        sources: the files.
+        block_bytes: about the size of a block.
+        layouts: of each file, where they are known; else each is looked at.
+    """
     numbers = itertools.count()
     for file, source in enumerate(sources):
-        for part in readers.blocks(source, examine(source), block_bytes):
+        layout = examine(source) if layouts is None else layouts[file]
+        for part in readers.blocks(source, layout, block_bytes):
             yield Block(next(numbers), file, part)
 
 

@@ -155,7 +155,7 @@ def clean_text(
             if changed != text and not (name in _SUBJECTS and getattr(about, _SUBJECTS[name])):
                 fired.add(name)
                 text = changed
-                flags = None if flags is None else int(scanning.scan([text])[0])
+                flags = None if flags is None else scanning.scan_one(text)
         if text == before:
             break
     return text, fired

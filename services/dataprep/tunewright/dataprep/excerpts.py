@@ -42,7 +42,7 @@ class Change(TypedDict):
 
 def hidden(text: str) -> str:
     """Return the text with the letters and digits of personal data as dots; no character moves."""
-    while found := find(text, int(scanning.scan([text])[0])):
+    while found := find(text, scanning.scan_one(text)):
         pieces, position = [], 0
         for place in found:
             own = text[place.start : place.end]

@@ -7,7 +7,6 @@ nothing that needs one.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -110,8 +109,8 @@ def work_off(block: Block, job: Job) -> Worked:
     counts = Counts()
     read = _read(block, job, counts)
     name = job.sources[block.file].name
-    counts.lengths += _raw_lengths(read.messages)
     treated = rules.apply(read.messages, job.spec)
+    counts.lengths += _raw_lengths(read.messages, treated.raw_sizes)
     tokens = _tokens(treated, job)
     counts.markup_left += len(treated.markup_left)
     counts.masked.update(treated.masked)
@@ -231,14 +230,13 @@ def _key(value: dict[str, object], name: str, seed: int) -> int:
     return place(orjson.dumps(value[name], option=orjson.OPT_SORT_KEYS), seed)
 
 
-def _raw_lengths(rows: list[list[Message]]) -> NDArray[np.int64]:
-    """Return the bars of question and answer lengths, characters; rejected answers count as neither."""
-    flat = list(chain.from_iterable(rows))
-    counted = (len(message["content"] or "") if message["role"] != "rejected" else 0 for message in flat)
-    sizes = np.fromiter(counted, np.float64, len(flat))
-    is_answer = np.fromiter((message["role"] in ANSWERS for message in flat), np.bool_, len(flat))
-    owner = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
-    sides = (np.bincount(owner, sizes * side, len(rows)).astype(np.int64) for side in (~is_answer, is_answer))
+def _raw_lengths(rows: list[list[Message]], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the bars of question and answer lengths, given those of messages; rejected answers count as neither."""
+    roles = [message["role"] for row in rows for message in row]
+    is_answer = np.array([role in ANSWERS for role in roles], np.bool_)
+    is_other = ~is_answer & np.array([role != "rejected" for role in roles], np.bool_)
+    owner = np.repeat(np.arange(len(rows)), np.fromiter(map(len, rows), np.int64, len(rows)))
+    sides = (np.bincount(owner, sizes * side, len(rows)).astype(np.int64) for side in (is_other, is_answer))
     return np.stack([histograms.bars(side) for side in sides])
 
 

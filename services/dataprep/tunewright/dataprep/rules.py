@@ -7,6 +7,7 @@ Knows nothing of files, blocks' origin, counts and duplicates.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
@@ -49,11 +50,15 @@ class Treatment:
     """Kind of personal data → places masked."""
     encoded: list[bytes] = field(default_factory=list)
     """The texts of all messages of all rows in UTF-8."""
+    raw_sizes: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Characters of all messages of all rows as they came in."""
 
     def encoded_of(self, numbers: Sequence[int]) -> list[bytes]:
         """Return the texts of some rows in UTF-8, one after the other."""
-        ends = np.cumsum(np.fromiter(map(len, self.rows), np.int64, len(self.rows))).tolist()
-        return [data for row in numbers for data in self.encoded[ends[row] - len(self.rows[row]) : ends[row]]]
+        counts = np.fromiter(map(len, self.rows), np.int64, len(self.rows))
+        chosen = np.zeros(len(self.rows), np.bool_)
+        chosen[numbers] = True
+        return list(compress(self.encoded, np.repeat(chosen, counts).tolist()))
 
 
 def _is_answer(message: Message) -> bool:
@@ -122,7 +127,8 @@ def apply(rows: Sequence[list[Message]], spec: DataprepSpec, *, everywhere: bool
     if not rows:
         return done
     texts = _Texts(rows, everywhere=everywhere)
-    for number in np.flatnonzero(_by_row(texts, texts.sizes()) > spec.filters.max_chars):
+    done.raw_sizes = texts.sizes()
+    for number in np.flatnonzero(_by_row(texts, done.raw_sizes) > spec.filters.max_chars):
         if rejection := reject_raw(rows[number], spec):
             done.rejections[int(number)] = rejection
     _clean(texts, spec, done)

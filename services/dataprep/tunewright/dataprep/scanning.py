@@ -86,9 +86,16 @@ def scan_encoded(pieces: Sequence[bytes]) -> Flags:
     return flags
 
 
+def scan_one(text: str) -> int:
+    """Return the flags of one text: what cleaning asks for again and again."""
+    data = np.frombuffer(encode([text])[0], np.uint8)
+    return int(_scan_text(data, 0, len(data)))
+
+
 def warm() -> None:
     """Compile the pass, or load it from the cache."""
     scan(["warm"])
+    scan_one("warm")
 
 
 @compiled

@@ -163,8 +163,9 @@ def _map(job: Job, tally: Tally, report: Reporter, cluster: Cluster | None) -> R
     befores = np.cumsum([0, *(source.size_bytes for source in sources)]).tolist()
     mapping = cluster.mapping(job, int(befores[-1])) if cluster else _workers(job, int(befores[-1]), report)
     files = []
+    found = blocks(sources, BLOCK_BYTES, [file.layout for file in tally.files])
     with mapping as workers, Columns(job.folder) as columns:
-        for mapped in workers.ordered(blocks(sources, BLOCK_BYTES), report.raise_if_stopped):
+        for mapped in workers.ordered(found, report.raise_if_stopped):
             tally.add(mapped.block.file, mapped.counts)
             columns.add(mapped.facts)
             files.append(mapped.block.file)

@@ -51,7 +51,7 @@ def mask(text: str, pii: Pii, flags: int) -> Masked:
 
 def mask_json(text: str, pii: Pii) -> Masked:
     """Return a JSON document masked, also what its escapes hide."""
-    around = mask(text, pii, int(scanning.scan([text])[0]))
+    around = mask(text, pii, scanning.scan_one(text))
     inside = around if around.drop else _mask_values(around.text, pii)
     return Masked(inside.text, _added(around.kinds, inside.kinds), inside.drop)
 
@@ -71,7 +71,7 @@ def _mask_values(text: str, pii: Pii) -> Masked:
     found: list[Masked] = []
 
     def change(value: str) -> str:
-        masked = _mask_text(value, pii, int(scanning.scan([value])[0]))
+        masked = _mask_text(value, pii, scanning.scan_one(value))
         found.append(masked)
         return masked.text
 
