@@ -22,3 +22,10 @@ def test_every_path_that_the_readmes_name_exists() -> None:
 def test_every_room_has_a_readme() -> None:
     for project in sorted((ROOT / "services").glob("*/pyproject.toml")):
         assert (project.parent / "README.md").is_file(), project.parent.name
+
+
+def test_every_test_that_the_docs_name_exists() -> None:
+    for page_of_docs in sorted((ROOT / "docs").glob("*.md")):
+        for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page_of_docs.read_text(encoding="utf-8")):
+            found = re.findall(r"^def (\w+)\(", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+            assert name in found, f"{page_of_docs.name} names {path}::{name}"
