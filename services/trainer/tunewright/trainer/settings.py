@@ -1,6 +1,7 @@
 """What the trainer reads from the environment beside what every service does."""
 
 from pathlib import Path
+from typing import Literal
 
 from tunewright.chassis.settings import ServiceSettings
 
@@ -10,3 +11,6 @@ class TrainerSettings(ServiceSettings):
 
     tensorboard_dir: Path | None = None
     """Folder for TensorBoard's event files, one folder a job below it; none are written without."""
+    report_to: Literal["none", "mlflow", "trackio", "wandb"] = "none"
+    """Experiment tracker that hears of the figures too; its package must be installed where the trainer runs, and reads
+    its own variables."""

@@ -111,7 +111,8 @@ class TrainingSpec(Spec):
     loraplus_lr_ratio: float = Field(default=1.0, ge=1, le=1024)
     """Learning rate of the adapters' B over that of A (LoRA+; its authors take 16); 1: one rate."""
     modules_to_save: tuple[str, ...] = ()
-    """Last parts of the names of modules that are trained as a whole beside the adapters."""
+    """Ends of the names of modules that are trained as a whole beside the adapters; PEFT takes every module whose name
+    ends so: `norm` is each layer's `input_layernorm` too, and on a Qwen3 `q_norm`."""
     num_virtual_tokens: int = Field(default=20, ge=1, le=4096)
     """Vectors that prompt tuning puts before each row."""
     beta: float = Field(default=0.1, gt=0, le=100)

@@ -12,7 +12,7 @@ from trl.data_utils import pack_dataset
 from tunewright.artifacts import Kind, Manifest, canonical_json, file_sha256
 from tunewright.chassis.errors import InvalidData, OutOfResources
 from tunewright.chassis.stage import Reporter, Severity
-from tunewright.trainer import adapters, output, troubles
+from tunewright.trainer import adapters, output, trackers, troubles
 from tunewright.trainer.attempts import Attempts
 from tunewright.trainer.base import (
     base_identity,
@@ -95,6 +95,7 @@ def train(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, repo
     """Train in this process, alone or as one of several; only rank 0 writes the artifact and returns its draft."""
     train_rows, held_out_rows = load_dataset(inputs["dataset"], spec.objective)
     check_base(inputs["base"])
+    trackers.check(TrainerSettings())
     start = inputs.get("adapter")
     if start is not None:
         check_start(spec, _trained_with(report))
@@ -272,6 +273,8 @@ def _trainer(
     if start is not None:
         adapters.load_start(trainer.model, start)
     trainer.add_callback(Watch(trainer, spec, device, _board(report)))
+    if not group.current().rank and "trial" not in str(report.runtime.get("part", "")):
+        trackers.add(trainer, TrainerSettings(), str(report.runtime.get("job_id", "alone"))[:12])
     return trainer
 
 

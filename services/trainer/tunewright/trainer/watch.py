@@ -14,6 +14,7 @@ from tunewright.trainer.board import Board
 from tunewright.trainer.device import Device
 from tunewright.trainer.loop import Loop
 from tunewright.trainer.spec import TrainingSpec
+from tunewright.trainer.utilisation import operations_a_token, utilisation
 
 _FIGURES = {
     "loss": "loss",
@@ -40,6 +41,7 @@ class Watch(TrainerCallback):
         self._begun = self._last = time.monotonic()
         self._first_step = 0
         self._tokens_told = trainer.progress.tokens
+        self._operations = operations_a_token(trainer.model, spec)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
         """Start the clock, and take up the loss that was not reported before a resume."""
@@ -93,6 +95,7 @@ class Watch(TrainerCallback):
         self._trainer.report.progress(state.global_step, args.max_steps, unit="steps", **figures)
         if self._board is not None:
             self._board.add(state.global_step, figures)
+        logs.update({name: value for name, value in figures.items() if name not in logs})  # for trackers, called next
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
         """Keep the best adapter; stop when evaluations stop improving."""
@@ -135,4 +138,6 @@ class Watch(TrainerCallback):
         progress.seconds += passed
         self._last, self._tokens_told = now, progress.tokens
         a_step = (now - self._begun) / max(1, step - self._first_step)
-        return {"tokens_per_second": tokens / passed, "eta_seconds": a_step * (steps - step)}
+        figures = {"tokens_per_second": tokens / passed, "eta_seconds": a_step * (steps - step)}
+        used = utilisation(self._operations, tokens / passed, self._device, self._trainer.group.size)
+        return figures if used is None else {**figures, "model_flops_utilization": used}

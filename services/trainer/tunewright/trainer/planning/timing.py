@@ -75,6 +75,16 @@ def searched_share(spec: TrainingSpec, steps: int) -> float:
     return 1 + max(0, trials - 1) * min(1.0, (spec.search.max_steps or steps / TRIAL_SHARE) / max(1, steps))
 
 
+def peak_of(card: str) -> float | None:
+    """Return operations a second that a card's data sheet promises in bfloat16; None if the card is not known."""
+    known = _known(card)
+    return None if known is None else PEAK_TFLOPS[known] * 1e12
+
+
+def _known(card: str) -> str | None:
+    return next((name for name in PEAK_TFLOPS if name in card), None)
+
+
 def _sequences(spec: TrainingSpec, lengths: Lengths) -> int:
     rows = rows_of(lengths.train)
     return max(1, -(-tokens_of(lengths.train) // spec.max_length)) if spec.packing else rows
@@ -107,7 +117,7 @@ def _rate(machine: Machine, passes: Plan | None) -> tuple[float, str]:
         gflops = machine.flops / 1e9
         return machine.flops * CPU_SHARE, f"{CPU_SHARE:.0%} of a matrix product's {gflops:,.0f} GFLOP/s, measured here"
     h100 = FAST_H100 * speed_of(passes) if passes else PLAIN_H100
-    known = next((name for name in PEAK_TFLOPS if name in machine.name), None)
+    known = _known(machine.name)
     if known is None:
         return h100, "as measured on an H100 with a 7B model: the speed of this card is not known"
     if known == "H100":
