@@ -67,6 +67,20 @@ def test_what_cannot_fit_is_refused_with_what_would(tmp_path: Path) -> None:
     assert "take a smaller base" in hopeless.stderr
 
 
+def test_a_run_that_cannot_fit_is_refused_before_the_gateway_is_asked(tmp_path: Path) -> None:
+    recipe = written(tmp_path, method="full", max_length=2048)
+    nowhere = ("--url", "http://127.0.0.1:1", "--api-key", "none")
+    refused = tunewright("run", recipe, "--plan", *nowhere)
+    assert refused.returncode == 1
+    told = " ".join(refused.stderr.split())
+    assert "recipe.yaml: method full takes 1" in told
+    assert "`--no-plan` queues it all the same" in told
+    (tmp_path / "raw.jsonl").write_text("{}\n")
+    for words in (["--no-plan"], []):  # another machine's gateway: this one says nothing of it
+        asked = tunewright("run", recipe, *words, *nowhere)
+        assert "does not answer" in asked.stderr, asked.stderr
+
+
 def test_a_mistake_in_the_recipe_is_told_with_its_line(tmp_path: Path) -> None:
     done = tunewright("plan", written(tmp_path, lora_rank=8), "--vram", "24GB")
     assert done.returncode == 1

@@ -32,7 +32,7 @@ from tunewright.cli.endpoint import Endpoint, find_endpoint, local_stack
 from tunewright.cli.errors import CliError
 from tunewright.cli.objects import ObjectFiles, stack_store
 from tunewright.cli.options import ApiKey, Directory, RunId, Url
-from tunewright.cli.plan import Given, make_plan, refusal
+from tunewright.cli.plan import Given, has_gpu, make_plan, refusal, refuse_what_cannot_fit
 from tunewright.cli.plan import show as show_plan
 from tunewright.cli.recipe import Recipe, Sent, load_recipe
 from tunewright.cli.stack import commands as stack_commands
@@ -172,6 +172,10 @@ def plan(
 def run(
     recipe: Annotated[Path, typer.Argument(help="YAML file; see recipes/.")],
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the run's id and return.")] = False,  # noqa: FBT002
+    plan: Annotated[
+        bool | None,
+        typer.Option("--plan/--no-plan", help="Refuse what cannot fit this machine; by itself with a local GPU."),
+    ] = None,
     url: Url = None,
     api_key: ApiKey = None,
     directory: Directory = None,
@@ -179,6 +183,10 @@ def run(
     """Upload a recipe's files, start the run, and watch it."""
     console = make_console()
     loaded = load_recipe(recipe)
+    stack = local_stack(directory)
+    here = url is None and stack is not None and stack.supervised()
+    if plan or (plan is None and here and has_gpu()):
+        refuse_what_cannot_fit(loaded, stack, console, required=bool(plan))
     with Gateway(find_endpoint(url, api_key, directory)) as gateway:
         started = submit(gateway, loaded, console, stack_store(local_stack(directory)))
         if detach:

@@ -139,6 +139,37 @@ def refusal(found: dict[str, Any], recipe: Recipe) -> CliError | None:
     )
 
 
+def has_gpu() -> bool:
+    """Return True if this machine's driver tells of a GPU."""
+    return bool(driver_facts().gpus)
+
+
+def refuse_what_cannot_fit(recipe: Recipe, stack: StackFolder | None, console: Console, *, required: bool) -> None:
+    """Plan each of the recipe's trainings on this machine, before anything is sent.
+
+    Args:
+        recipe: what is to run.
+        stack: the local stack, whose bases are looked at.
+        console: hears that there is no plan, if `required` is not set.
+        required: whether a recipe that cannot be planned is refused as well.
+
+    Raises:
+        CliError: a method fits with no micro-batch; what would is named.
+    """
+    for name, alone in recipe.alone():
+        try:
+            found = make_plan(alone, Given(), stack)
+        except CliError as error:
+            if required:
+                raise
+            console.print(f"[dim]not planned: {escape(error.message)}[/]", soft_wrap=True)
+            return
+        if refused := refusal(found, alone):
+            refused.message = f"stage {name}: {refused.message}" if name else refused.message
+            refused.remedy = f"{refused.remedy} `--no-plan` queues it all the same."
+            raise refused
+
+
 def bytes_of(text: str) -> int:
     """Return the bytes of a size such as 24GB (10^9 each) or 24GiB (2^30).
 
