@@ -1,5 +1,6 @@
 """Rows with tools under real chat templates: shown, counted and trained alike; what would be dropped is refused."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tests.trainer.reporting import Recorder
 from tunewright.chassis.errors import InvalidData
 from tunewright.dataprep.masking import TURN_ENDS, BaseTokenizer
 from tunewright.dataprep.tokens import TokenCounter
-from tunewright.dataprep.tool_use import compact
+from tunewright.dataprep.tool_use import compact, definitions
 from tunewright.trainer.base import end_token_ids, load_tokenizer
 from tunewright.trainer.data import Row
 from tunewright.trainer.encoding import Encoder
@@ -139,3 +140,15 @@ def test_a_model_is_trained_on_calls_and_its_golden_answers_name_the_tools(tmp_p
     text = AutoTokenizer.from_pretrained(base).decode(first["prompt_token_ids"])
     assert '"name": "get_time"' in text
     assert str(text).endswith("</tool_response><|im_end|>\n<|im_start|>assistant\n")
+
+
+@pytest.mark.heavy
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what vLLM imports
+def test_definitions_are_what_the_engine_hands_to_the_template() -> None:
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionToolsParam  # noqa: PLC0415 - seconds
+
+    for value in (*TOOLS, {"name": "f", "parameters": {"b": 1, "a": []}, "strict": True, "returns": {}}):
+        kept = definitions([value], "tools")
+        assert kept is not None
+        (tool,) = json.loads(kept["content"])
+        assert json.dumps(ChatCompletionToolsParam(**tool).model_dump()) == json.dumps(tool)

@@ -13,6 +13,7 @@ import pytest
 
 from tunewright.chassis.errors import Conflict, Interrupted, NotFound, Unavailable
 from tunewright.evaluator.client import Endpoint, Target, Tokens, TokenScore
+from tunewright.evaluator.heldout import Row
 
 Answer = tuple[int, dict[str, Any]]
 TOKENS = {"tokens": [1, 2], "max_model_len": 16, "count": 2}
@@ -121,3 +122,35 @@ def test_greedy_answers_switch_off_the_models_own_sampling_defaults() -> None:
     assert seen[0]["repetition_penalty"] == 1.0
     assert seen[0]["temperature"] == 0
     assert seen[0]["max_tokens"] == 5
+
+
+TOOL = {"type": "function", "function": {"name": "f", "description": None, "parameters": None}}
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":  1}'}}
+TURNS = [
+    {"role": "user", "content": "q"},
+    {"role": "assistant", "content": "no", "weight": 0},
+    {"role": "user", "content": "again"},
+    {"role": "assistant", "content": "", "tool_calls": [CALL]},
+    {"role": "tool", "content": "1", "tool_call_id": "c1"},
+    {"role": "assistant", "content": "one"},
+]
+
+
+def test_a_held_out_row_with_tools_is_asked_in_openais_form_and_turns_of_weight_0_are_not_scored() -> None:
+    row = Row.model_validate({"id": "x", "messages": TURNS, "tools": [TOOL]})
+    assert row.answers == [3, 5]
+    assert row.turns(5)[1] == {"role": "assistant", "content": "no"}
+    assert row.turns()[3] == TURNS[3]
+    assert row.answered_in_words
+    assert not Row.model_validate({"id": "x", "messages": TURNS[:4]}).answered_in_words
+
+    async def ask(endpoint: str) -> str:
+        async with Endpoint(Target(endpoint=endpoint, served_model_name="m")) as client:
+            await client.tokenize(row.turns(5), row.tools, generate=True)
+            return await client.answer(row.turns(5), 4, row.tools)
+
+    said = {"choices": [{"message": {"content": "one"}}]}
+    with server(lambda number, _: (200, TOKENS if number == 1 else said)) as (endpoint, seen):
+        assert asyncio.run(ask(endpoint)) == "one"
+    assert [request["tools"] for request in seen] == [[TOOL], [TOOL]]
+    assert seen[1]["tool_choice"] == "none"

@@ -40,7 +40,7 @@ class Row(BaseModel):
 
     def turns(self, end: int | None = None) -> list[dict[str, Any]]:
         """Return the messages before `end` (all if None) as plain mappings, in OpenAI's form."""
-        return [message.model_dump(exclude_none=True) for message in self.messages[:end]]
+        return [message.model_dump(mode="json", exclude_none=True) for message in self.messages[:end]]
 
     def asked_and_answered(self) -> tuple[str, str]:
         """Return the last question and its written answer, for people; of a document nothing, and itself."""
