@@ -5,8 +5,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 
+import grpc
 import pytest
 
 from tests.trainer.conftest import TINY_MODEL, letters, write_dataset
@@ -16,9 +19,9 @@ from tunewright.chassis.errors import InvalidSpec, NotFound
 from tunewright.chassis.jobs import JobRunner
 from tunewright.chassis.records import ref_from_proto, ref_to_proto
 from tunewright.chassis.settings import ServiceSettings
-from tunewright.trainer.service import STAGES, TrainingService
+from tunewright.trainer.service import STAGES, TrainingService, register
 from tunewright.trainer.spec import TrainingSpec
-from tunewright.v1 import artifact_pb2, job_pb2, training_pb2
+from tunewright.v1 import artifact_pb2, doctor_pb2, doctor_pb2_grpc, job_pb2, training_pb2
 
 
 @pytest.fixture
@@ -142,6 +145,27 @@ def test_validation_only_starts_nothing_and_finds_what_is_missing(
     assert not jobs.jobs(1)
     with pytest.raises(NotFound, match="input 'base'"):
         submit(jobs, dataset, ArtifactRef(Kind.MODEL, "0" * 64), validate_only=True)
+
+
+def test_the_doctor_tells_what_the_command_line_tells_of_the_machine(jobs: JobRunner, tmp_path: Path) -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    names = register(server, jobs, ServiceSettings(work_dir=tmp_path / "work"))
+    assert names == ["tunewright.v1.TrainingService", "tunewright.v1.DoctorService"]
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        answer = doctor_pb2_grpc.DoctorServiceStub(channel).Examine(doctor_pb2.ExamineRequest(), timeout=120)
+    server.stop(None)
+    found = {finding.check: finding for finding in answer.findings}
+    assert {"Python", "CPU", "RAM", "Disk", "bf16", "torch", "peft", "object store"} <= found.keys()
+    assert found["peft"].found == metadata.version("peft")
+    assert found["peft"].verdict == doctor_pb2.VERDICT_OK
+    assert found["Python"].section == "machine"
+    assert str(tmp_path / "work") in found["Disk"].found
+    assert answer.fit == all(finding.verdict != doctor_pb2.VERDICT_FAILURE for finding in answer.findings)
+    lines = answer.text.splitlines()
+    assert lines[-1] == ("Fit." if answer.fit else "Not fit.")
+    assert f"ok  peft  {metadata.version('peft')}  supported {found['peft'].supported}" in lines
 
 
 def test_the_server_side_never_imports_torch() -> None:

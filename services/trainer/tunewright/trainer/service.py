@@ -10,9 +10,10 @@ from tunewright.chassis.errors import InvalidSpec, Violation
 from tunewright.chassis.records import ref_from_proto
 from tunewright.chassis.stage import Stage
 from tunewright.trainer.data import OBJECTIVES
+from tunewright.trainer.doctor import DoctorService
 from tunewright.trainer.spec import BESIDE_IDENTITY, TrainingSpec
 from tunewright.trainer.start import check_start
-from tunewright.v1 import artifact_pb2, training_pb2, training_pb2_grpc
+from tunewright.v1 import artifact_pb2, doctor_pb2, doctor_pb2_grpc, training_pb2, training_pb2_grpc
 
 if TYPE_CHECKING:
     from tunewright.chassis.jobs import JobRunner
@@ -47,10 +48,11 @@ class TrainingService(training_pb2_grpc.TrainingServiceServicer):
 
 
 def register(server: grpc.Server, jobs: "JobRunner", settings: "ServiceSettings") -> list[str]:
-    """Add the room's servicer to `server` and return its full service name."""
-    del settings
+    """Add the room's servicers to `server` and return their full service names."""
     training_pb2_grpc.add_TrainingServiceServicer_to_server(TrainingService(jobs), server)
-    return [training_pb2.DESCRIPTOR.services_by_name["TrainingService"].full_name]
+    doctor_pb2_grpc.add_DoctorServiceServicer_to_server(DoctorService(settings.work_dir), server)
+    services = {**training_pb2.DESCRIPTOR.services_by_name, **doctor_pb2.DESCRIPTOR.services_by_name}
+    return [services[name].full_name for name in ("TrainingService", "DoctorService")]
 
 
 def _check_rows(store: Store, dataset: ArtifactRef, spec: TrainingSpec) -> None:
