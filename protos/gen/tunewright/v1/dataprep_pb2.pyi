@@ -20,7 +20,7 @@ class DataprepSpec(_message.Message):
         piece_chars: int
         def __init__(self, encoding: _Optional[str] = ..., delimiter: _Optional[str] = ..., piece_chars: _Optional[int] = ...) -> None: ...
     class Cleaning(_message.Message):
-        __slots__ = ("html", "line_endings", "control_characters", "invisible_characters", "mojibake", "unicode", "trailing_space", "outer_space", "boilerplate_lines")
+        __slots__ = ("html", "line_endings", "control_characters", "invisible_characters", "mojibake", "unicode", "trailing_space", "outer_space", "boilerplate_lines", "repeated_lines")
         HTML_FIELD_NUMBER: _ClassVar[int]
         LINE_ENDINGS_FIELD_NUMBER: _ClassVar[int]
         CONTROL_CHARACTERS_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +30,7 @@ class DataprepSpec(_message.Message):
         TRAILING_SPACE_FIELD_NUMBER: _ClassVar[int]
         OUTER_SPACE_FIELD_NUMBER: _ClassVar[int]
         BOILERPLATE_LINES_FIELD_NUMBER: _ClassVar[int]
+        REPEATED_LINES_FIELD_NUMBER: _ClassVar[int]
         html: bool
         line_endings: bool
         control_characters: bool
@@ -39,7 +40,8 @@ class DataprepSpec(_message.Message):
         trailing_space: bool
         outer_space: bool
         boilerplate_lines: bool
-        def __init__(self, html: _Optional[bool] = ..., line_endings: _Optional[bool] = ..., control_characters: _Optional[bool] = ..., invisible_characters: _Optional[bool] = ..., mojibake: _Optional[bool] = ..., unicode: _Optional[str] = ..., trailing_space: _Optional[bool] = ..., outer_space: _Optional[bool] = ..., boilerplate_lines: _Optional[bool] = ...) -> None: ...
+        repeated_lines: bool
+        def __init__(self, html: _Optional[bool] = ..., line_endings: _Optional[bool] = ..., control_characters: _Optional[bool] = ..., invisible_characters: _Optional[bool] = ..., mojibake: _Optional[bool] = ..., unicode: _Optional[str] = ..., trailing_space: _Optional[bool] = ..., outer_space: _Optional[bool] = ..., boilerplate_lines: _Optional[bool] = ..., repeated_lines: _Optional[bool] = ...) -> None: ...
     class Filters(_message.Message):
         __slots__ = ("min_answer_chars", "max_chars", "languages", "repetition", "boilerplate", "refusals", "garbled", "min_quality", "min_tokens", "max_tokens")
         MIN_ANSWER_CHARS_FIELD_NUMBER: _ClassVar[int]
