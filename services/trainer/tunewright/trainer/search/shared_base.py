@@ -44,7 +44,6 @@ def bare(adapted: PeftModel) -> Any:  # noqa: ANN401 - likewise
         parent, _, last = name.rpartition(".")
         setattr(base.get_submodule(parent), last, module)
     # Each trainer asks for it anew; a hook that stays would be a second one.
-    if getattr(base, "_require_grads_hooks", None) or hasattr(base, "_require_grads_hook"):
-        base.disable_input_require_grads()
+    base.disable_input_require_grads()
     base.requires_grad_(requires_grad=False)
     return base
