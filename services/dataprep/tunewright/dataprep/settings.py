@@ -1,8 +1,6 @@
 """What data preparation reads from the environment beside what every service does. Knows nothing of rows."""
 
-from importlib.util import find_spec
-
-from tunewright.chassis.errors import InvalidSpec, Violation
+from tunewright.chassis import ray_cluster
 from tunewright.chassis.settings import ServiceSettings
 
 
@@ -22,13 +20,4 @@ class DataprepSettings(ServiceSettings):
         Raises:
             InvalidSpec: no cluster is named, or the package is not installed.
         """
-        if find_spec("ray") is None:
-            raise _no_cluster("the package ray is not installed", "Install requirements/ray.txt here and on all nodes")
-        if not self.ray_address:
-            raise _no_cluster("this service was told of no cluster", "Set TUNEWRIGHT_RAY_ADDRESS")
-
-
-def _no_cluster(why: str, remedy: str) -> InvalidSpec:
-    text = f"`ray` needs a Ray cluster; {why}"
-    remedy = f"{remedy}, or use `launcher: local`: the dataset is the same."
-    return InvalidSpec(f"launcher: {text}", remedy=remedy, violations=[Violation("launcher", text)])
+        ray_cluster.refuse_without_cluster(self.ray_address)

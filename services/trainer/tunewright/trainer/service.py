@@ -6,11 +6,13 @@ import grpc
 
 from tunewright.artifacts import ArtifactError, ArtifactRef, Kind, Store
 from tunewright.artifacts.transfer import load_manifest
+from tunewright.chassis import ray_cluster
 from tunewright.chassis.errors import InvalidSpec, Violation
 from tunewright.chassis.records import ref_from_proto
 from tunewright.chassis.stage import Stage
 from tunewright.trainer.data import OBJECTIVES
 from tunewright.trainer.doctor import DoctorService
+from tunewright.trainer.settings import TrainerSettings
 from tunewright.trainer.spec import BESIDE_IDENTITY, TrainingSpec
 from tunewright.trainer.start import check_start
 from tunewright.v1 import artifact_pb2, doctor_pb2, doctor_pb2_grpc, training_pb2, training_pb2_grpc
@@ -25,8 +27,9 @@ STAGES = {"trainer": Stage(service="trainer", function="tunewright.trainer.stage
 class TrainingService(training_pb2_grpc.TrainingServiceServicer):
     """Submits training jobs to the runner that the chassis gives it."""
 
-    def __init__(self, jobs: "JobRunner") -> None:
+    def __init__(self, jobs: "JobRunner", settings: TrainerSettings | None = None) -> None:
         self._jobs = jobs
+        self._settings = settings or TrainerSettings()
 
     def SubmitTraining(  # noqa: N802 - gRPC's own naming
         self, request: training_pb2.SubmitTrainingRequest, context: grpc.ServicerContext
@@ -34,6 +37,8 @@ class TrainingService(training_pb2_grpc.TrainingServiceServicer):
         """Start the job or attach to it; a wrong spec or reference is refused before anything is downloaded."""
         del context  # errors are raised and mapped by the chassis's interceptor
         spec = TrainingSpec.from_proto(request.spec)
+        if spec.launcher == "ray":
+            ray_cluster.refuse_without_cluster(self._settings.ray_address)
         inputs = {
             "dataset": _ref("dataset", request.dataset, Kind.DATASET),
             "base": _ref("base", request.base, Kind.MODEL),
@@ -49,7 +54,8 @@ class TrainingService(training_pb2_grpc.TrainingServiceServicer):
 
 def register(server: grpc.Server, jobs: "JobRunner", settings: "ServiceSettings") -> list[str]:
     """Add the room's servicers to `server` and return their full service names."""
-    training_pb2_grpc.add_TrainingServiceServicer_to_server(TrainingService(jobs), server)
+    own = settings if isinstance(settings, TrainerSettings) else None
+    training_pb2_grpc.add_TrainingServiceServicer_to_server(TrainingService(jobs, own), server)
     doctor_pb2_grpc.add_DoctorServiceServicer_to_server(DoctorService(settings.work_dir), server)
     services = {**training_pb2.DESCRIPTOR.services_by_name, **doctor_pb2.DESCRIPTOR.services_by_name}
     return [services[name].full_name for name in ("TrainingService", "DoctorService")]

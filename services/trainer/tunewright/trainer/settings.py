@@ -9,6 +9,9 @@ from tunewright.chassis.settings import ServiceSettings
 class TrainerSettings(ServiceSettings):
     """Settings of the service and of its stage, which inherits the environment."""
 
+    ray_address: str = ""
+    """Ray cluster for `launcher: ray`: host:port of its GCS; a Ray node runs on this machine too. Empty: that launcher
+    is refused."""
     tensorboard_dir: Path | None = None
     """Folder for TensorBoard's event files, one folder a job below it; none are written without."""
     report_to: Literal["none", "mlflow", "trackio", "wandb"] = "none"

@@ -34,7 +34,7 @@ _ADAPTER_FIELDS = (
 )  # fmt: skip
 
 
-BESIDE_IDENTITY = ("processes", "max_restarts")
+BESIDE_IDENTITY = ("launcher", "processes", "max_restarts")
 """Fields that say where and how a run is done: they travel beside the job's identity, in its runtime."""
 
 
@@ -177,10 +177,13 @@ class TrainingSpec(Spec):
     """Quantise the quantisation constants too: 0.37 bits a parameter less (QLoRA, section 3)."""
     search: SearchSpec = SearchSpec()
     """Ranks and learning rates that are tried before the run itself."""
+    launcher: Literal["local", "ray"] = Field(default="local", exclude=True)
+    """Where the processes run: on the service's machine (`local`), or as workers of the Ray cluster that the service
+    was told of (`ray`). Does not count for the adapter's identity."""
     processes: int = Field(default=0, ge=0, le=4096, exclude=True)
-    """Processes that share each step's rows, one a GPU; 0: one for each GPU of the machine, as far as they divide the
-    effective batch (1 on a CPU). The effective batch, its rows and their order stay the same, whatever the number, so
-    this does not count for the adapter's identity; a run may go on with another number."""
+    """Processes that share each step's rows, one a GPU; 0: one for each GPU of the machine or the cluster, as far as
+    they divide the effective batch (1 on a CPU). The effective batch, its rows and their order stay the same, whatever
+    the number, so this does not count for the adapter's identity; a run may go on with another number."""
     max_restarts: int = Field(default=3, ge=0, le=100, exclude=True)
     """Times that all processes are started again from the newest checkpoint after one of them was killed; then, or at
     once if 0, the run ends with an error that names it. Of a run in one process the service itself takes care."""
@@ -254,6 +257,8 @@ class TrainingSpec(Spec):
     def _a_search_is_one_process(self) -> Self:
         if self.search.trials and self.processes > 1:
             raise ValueError(f"a search runs in one process, not in {self.processes}; leave processes or search out")
+        if self.search.trials and self.launcher == "ray":
+            raise ValueError("a search runs on the service's machine, not on a Ray cluster; leave launcher out")
         return self
 
     @property

@@ -68,6 +68,8 @@ def run(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, report
         Interrupted: a stop was requested; the newest checkpoint is saved.
     """
     spec = launching.with_runtime(spec, report.runtime)
+    if spec.launcher == "ray":
+        return launching.train_on_ray(spec, inputs, output_dir, report)
     processes = launching.processes_of(spec, report)
     if processes > 1:
         return launching.train_together(spec, processes, inputs, output_dir, report)

@@ -1,22 +1,14 @@
-"""The stage's connection to a Ray cluster: joins, starts tasks, waits for them, tells what went wrong. Knows no rows.
+"""The stage's connection to a Ray cluster: starts tasks, waits for them, tells what went wrong. Knows no rows."""
 
-Ray moves objects between its processes by pickle: whoever can reach the cluster can run code in it and, through
-results, in this process. So a cluster is used only where the operator named one, and it is the operator who closes it.
-"""
-
-import logging
-import os
-import signal
-import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
 from ray import exceptions
 
-from tunewright.chassis.errors import Internal, OutOfResources, Refused, TunewrightError, Unavailable
+from tunewright.chassis import ray_cluster
+from tunewright.chassis.errors import Internal, OutOfResources, Refused, TunewrightError
 from tunewright.chassis.stage import Reporter, Severity
 from tunewright.dataprep.on_ray.tasks import room_digest
 
@@ -24,7 +16,6 @@ _SECONDS = 0.2
 """Between two looks at the wish to stop."""
 _NODES_SECONDS = 2.0
 """Between two looks at the nodes."""
-_PROBE_SECONDS = 5.0
 _RETRIES = 3
 """Times that a task is started again whose process or node died."""
 _ENOUGH = "Give the cluster's nodes more memory and disk, let fewer tasks work at once (`workers`), or add nodes."
@@ -46,13 +37,7 @@ class Session:
     """
 
     def __init__(self, address: str, workers: int, report: Reporter) -> None:
-        _probe(address)
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        try:
-            with _own_signals():
-                ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-        except (ConnectionError, exceptions.RayError, ValueError, RuntimeError) as error:
-            raise _unreachable(address, error) from error
+        ray_cluster.join(address)
         self._report = report
         self._tasks: dict[Callable[..., object], Any] = {}
         self._nodes = _alive()
@@ -66,8 +51,7 @@ class Session:
 
     def close(self) -> None:
         """Leave the cluster."""
-        with _own_signals():
-            ray.shutdown()
+        ray_cluster.leave()
 
     def put(self, value: object) -> Ref:
         """Return a reference to an object that any task may take."""
@@ -117,38 +101,9 @@ class Session:
         self._nodes = alive
 
 
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Put this process's signal handlers back: Ray sets its own, which would end the stage without a word."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _alive() -> dict[str, str]:
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return {node["NodeID"]: node["NodeManagerHostname"] for node in nodes if node["Alive"]}
-
-
-def _probe(address: str) -> None:
-    """Fail at once where nobody listens; Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SECONDS).close()
-    except (OSError, ValueError) as error:
-        raise _unreachable(address, error) from error
-
-
-def _unreachable(address: str, error: Exception) -> Unavailable:
-    return Unavailable(
-        f"the Ray cluster at {address} cannot be joined: {_first_line(error)}",
-        remedy="Check that it runs, that TUNEWRIGHT_RAY_ADDRESS is right (host:port needs a Ray node on this machine, "
-        "ray://host:port does not), and that this service has its token (RAY_AUTH_TOKEN_PATH) and certificates "
-        "(RAY_TLS_*). `launcher: local` needs no cluster.",
-    )
 
 
 def _told(error: object) -> TunewrightError:

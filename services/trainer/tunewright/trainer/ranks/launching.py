@@ -19,13 +19,16 @@ from typing import Any, Protocol
 import torch
 
 from tunewright.artifacts import Manifest
+from tunewright.chassis import ray_cluster
 from tunewright.chassis.errors import InvalidSpec, OutOfResources, TunewrightError, Violation, from_dict
+from tunewright.chassis.settings import read_settings
 from tunewright.chassis.stage import Reporter, Severity
 from tunewright.trainer import attempts, checkpoints
 from tunewright.trainer.ranks.local import LocalRanks
 from tunewright.trainer.ranks.reporter import HANDED
 from tunewright.trainer.ranks.sharing import shared
 from tunewright.trainer.ranks.worker import LOST
+from tunewright.trainer.settings import TrainerSettings
 from tunewright.trainer.spec import BESIDE_IDENTITY, TrainingSpec
 
 _POLL_SECONDS = 0.1
@@ -90,16 +93,35 @@ def train_together(
         OutOfResources: processes were killed, more often than max_restarts.
         Interrupted: a stop was requested; the newest checkpoint is saved.
     """
-    task = {
+    task = _task(spec, inputs, output_dir, report) | {"cuda": torch.cuda.is_available()}
+    with contextlib.closing(LocalRanks(processes, task)) as ranks:
+        return Launch(ranks, spec, processes, report).run()
+
+
+def train_on_ray(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, report: Reporter) -> Manifest:
+    """Train by workers of the Ray cluster that the service was told of, and return the draft of the manifest.
+
+    Raises:
+        TunewrightError: what one of them raised, or the cluster does not answer or is too small.
+        OutOfResources: workers were lost, more often than max_restarts.
+        Interrupted: a stop was requested; the newest checkpoint is saved.
+    """
+    address = read_settings(TrainerSettings).ray_address
+    ray_cluster.refuse_without_cluster(address)
+    from tunewright.trainer.ranks.on_ray import RayRanks  # noqa: PLC0415 - Ray is there only where it is wanted
+
+    with contextlib.closing(RayRanks(address, spec, _task(spec, inputs, output_dir, report))) as ranks:
+        return Launch(ranks, spec, ranks.size, report).run()
+
+
+def _task(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, report: Reporter) -> dict[str, Any]:
+    return {
         "spec": spec.canonical(),
         "inputs": {name: str(path.resolve()) for name, path in inputs.items()},
         "output": str(output_dir.resolve()),
         "checkpoints": str(report.checkpoints.resolve()),
         "runtime": dict(report.runtime),
-        "cuda": torch.cuda.is_available(),
     }
-    with contextlib.closing(LocalRanks(processes, task)) as ranks:
-        return Launch(ranks, spec, processes, report).run()
 
 
 @dataclass
