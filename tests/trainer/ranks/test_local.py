@@ -194,3 +194,19 @@ def test_the_fast_path_takes_the_mean_of_the_same_gradients(
     result = go(tmp_path, 2, fast_path="on")
     assert [event["fast"] for event in result.report.of_type("fast_path")] == [True]
     assert_alike(result, alone)
+
+
+@pytest.mark.parametrize("method", ["qlora", "lora"])
+def test_a_base_in_shards_gives_the_same_adapter_to_the_last_bit(
+    method: str, two: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fork(monkeypatch)
+    whole = two if method == "qlora" else go(tmp_path, 2, method=method)
+    result = go(tmp_path, 2, method=method, fsdp="full_shard")
+    (shards,) = result.report.of_type("sharded")
+    assert 0 < shards["kept_bytes"] * 2 == shards["total_bytes"]
+    for name in ("adapter_model.safetensors", "golden.json"):
+        assert (result.output / name).read_bytes() == (whole.output / name).read_bytes()
+    for figure in ("total_parameters", "trainable_parameters", "best_eval_loss"):
+        assert result.manifest.metrics[figure] == whole.manifest.metrics[figure]
+    assert result.manifest.spec == whole.manifest.spec

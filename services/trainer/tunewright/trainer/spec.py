@@ -34,7 +34,7 @@ _ADAPTER_FIELDS = (
 )  # fmt: skip
 
 
-BESIDE_IDENTITY = ("launcher", "processes", "max_restarts")
+BESIDE_IDENTITY = ("launcher", "processes", "fsdp", "max_restarts")
 """Fields that say where and how a run is done: they travel beside the job's identity, in its runtime."""
 
 
@@ -184,6 +184,10 @@ class TrainingSpec(Spec):
     """Processes that share each step's rows, one a GPU; 0: one for each GPU of the machine or the cluster, as far as
     they divide the effective batch (1 on a CPU). The effective batch, its rows and their order stay the same, whatever
     the number, so this does not count for the adapter's identity; a run may go on with another number."""
+    fsdp: Literal["off", "full_shard"] = Field(default="off", exclude=True)
+    """full_shard: of qlora's or lora's frozen base each process keeps its part only (FSDP2; 4-bit weights stay in 4
+    bits), for bases that leave a GPU no room beside them; slower, as each layer is gathered for each pass. The adapter
+    is the same. While it is loaded, a GPU still holds the whole base."""
     max_restarts: int = Field(default=3, ge=0, le=100, exclude=True)
     """Times that all processes are started again from the newest checkpoint after one of them was killed; then, or at
     once if 0, the run ends with an error that names it. Of a run in one process the service itself takes care."""
@@ -254,9 +258,14 @@ class TrainingSpec(Spec):
         return self.model_copy(update={"lora_r": max((self.lora_r, *self.search.lora_r))})
 
     @model_validator(mode="after")
-    def _a_search_is_one_process(self) -> Self:
+    def _processes_fit_the_method(self) -> Self:
         if self.search.trials and self.processes > 1:
             raise ValueError(f"a search runs in one process, not in {self.processes}; leave processes or search out")
+        if self.fsdp != "off" and (not self.has_adapters or self.use_dora):
+            kind = "use_dora" if self.use_dora else f"method {self.method}"
+            raise ValueError(
+                f"fsdp shards a base that is frozen and only multiplied with, which {kind} is not; leave it out"
+            )
         if self.search.trials and self.launcher == "ray":
             raise ValueError("a search runs on the service's machine, not on a Ray cluster; leave launcher out")
         return self

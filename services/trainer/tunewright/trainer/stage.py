@@ -32,7 +32,7 @@ from tunewright.trainer.loop import Loop, PreferenceTrainer, SupervisedTrainer, 
 from tunewright.trainer.planning.lengths import steps_of
 from tunewright.trainer.preference import PreferenceEncoder
 from tunewright.trainer.progress import RunProgress
-from tunewright.trainer.ranks import group, launching
+from tunewright.trainer.ranks import group, launching, sharding
 from tunewright.trainer.raw_text import TextEncoder
 from tunewright.trainer.search.page import search_report
 from tunewright.trainer.search.shared_base import SharedBase
@@ -114,8 +114,11 @@ def train(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, repo
     _check_and_tell(train, held_out, spec, report)
     device = pick_device(spec, report)
 
+    is_sharded = spec.fsdp == "full_shard" and group.current().size > 1
+
     def fresh(wanted: TrainingSpec) -> Any:  # noqa: ANN401 - transformers ships no types
-        return adapters.make_trainable(load_base(inputs["base"], wanted, device)[0], wanted)
+        model = adapters.make_trainable(load_base(inputs["base"], wanted, device)[0], wanted)
+        return sharding.shard(model, report) if is_sharded else model
 
     def build(
         wanted: TrainingSpec, told: Reporter, mark: str, trainable: Callable[[TrainingSpec], Any] = fresh
@@ -141,17 +144,11 @@ def train(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, repo
     else:
         mark = fingerprint(spec)
         trainer = Attempts(spec, lambda wanted: build(wanted, report, mark), mark, report).run()
-    if group.current().rank:
+    if group.current().rank and not is_sharded:
         return None
     model = trainer.model
     _take_best(trainer, report)
 
-    identity = base_identity(inputs["base"], report.runtime)
-    if spec.method == "full":
-        output.save_model(model, inputs["base"], end_ids, output_dir)
-    else:
-        adapters.save_adapter(model, identity.name, output_dir)
-    hashes = output.save_tokenizer(tokenizer, output_dir)
     golden = golden_answers(
         model,
         Encoder(tokenizer, end_ids, spec.max_length),
@@ -161,6 +158,14 @@ def train(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, repo
         end_ids=end_ids,
         pad_id=tokenizer.pad_token_id,
     )
+    if group.current().rank:
+        return None  # it was needed up to here: all gather each layer together
+    identity = base_identity(inputs["base"], report.runtime)
+    if spec.method == "full":
+        output.save_model(model, inputs["base"], end_ids, output_dir)
+    else:
+        adapters.save_adapter(model, identity.name, output_dir)
+    hashes = output.save_tokenizer(tokenizer, output_dir)
     output.save_golden(golden, output_dir)
     output.save_logs(trainer.progress.history, output_dir)
     return Manifest(

@@ -15,6 +15,7 @@ from tunewright.trainer.fast.arithmetic import Arithmetic, TorchArithmetic
 from tunewright.trainer.fast.passes import Keep, Plan, Sizes, plan_within, room_for_passes
 from tunewright.trainer.fast.path import FastPath
 from tunewright.trainer.fast.reading import Decoder, read, why_not
+from tunewright.trainer.ranks import group
 from tunewright.trainer.spec import TrainingSpec
 
 _CPU_TOKENS = 1024
@@ -43,6 +44,8 @@ def fast_path(
     why = why_not(model, spec, device)
     if why is None and device.type == "cpu" and spec.fast_path == "auto":
         why = "fast_path is auto, which takes the fast one on GPUs only"
+    if why is None and spec.fsdp != "off" and group.current().size > 1:
+        why = "the base lies in shards (fsdp), which only the plain one gathers"
     if why is not None:
         report.event("fast_path", f"the plain path is taken: {why}", fast=False, reason=why)
         return None

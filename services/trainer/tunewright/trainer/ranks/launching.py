@@ -116,7 +116,7 @@ def train_on_ray(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Pat
 
 def _task(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, report: Reporter) -> dict[str, Any]:
     return {
-        "spec": spec.canonical(),
+        "spec": spec.canonical() | {name: getattr(spec, name) for name in BESIDE_IDENTITY},
         "inputs": {name: str(path.resolve()) for name, path in inputs.items()},
         "output": str(output_dir.resolve()),
         "checkpoints": str(report.checkpoints.resolve()),
