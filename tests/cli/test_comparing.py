@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.cli.gateway_server import Script, gateway_server
 from tests.cli.shell import tunewright
 from tunewright.cli.client import Gateway
-from tunewright.cli.comparing import Change, Difference, compare, pieces
+from tunewright.cli.comparing import Change, Difference, compare, pieces, text_of
 from tunewright.cli.datasets import open_dataset
 from tunewright.cli.difference_view import document, marked
 
@@ -110,3 +110,11 @@ def test_every_row_of_each_sort_stands_in_the_document(tmp_path: Path) -> None:
     one, other = (open_dataset(str(tmp_path / name), tmp_path / "-", no_gateway) for name in ("old", "new"))
     told = document(compare(one, other), one, other)
     assert (len(told["removed"]), len(told["added"]), told["changed"]) == (30, 40, [])
+
+
+def test_calls_and_definitions_of_tools_are_part_of_a_rows_text() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    assert text_of({"messages": turns, "tools": [{"name": "f"}]}) == (
+        'tools: [{"name": "f"}]\nuser: q\nassistant: f({"a": 1})'
+    )

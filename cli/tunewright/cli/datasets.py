@@ -18,7 +18,7 @@ REPORT = "report.json"
 _REMEDY = "Name the folder of a prepared dataset, `datasets/…` of a stack, or the id of a run that made one."
 _DIGITS = re.compile(r"(?:datasets/)?([0-9a-f]{6,64})")
 _WHOLE = 64
-_PARTS = ("messages", "text", "chosen", "rejected")
+_PARTS = ("tools", "messages", "text", "chosen", "rejected")
 
 
 class Place(NamedTuple):
