@@ -44,7 +44,8 @@ def test_a_recipe_is_planned_on_its_own_rows_as_a_run_would_prepare_them(tmp_pat
 
 
 def test_what_each_method_takes_stands_in_a_table_and_what_to_set_below(tmp_path: Path) -> None:
-    done = tunewright("plan", written(tmp_path, max_length=2048, per_device_train_batch_size=16), "--vram", "16GB")
+    recipe = written(tmp_path, max_length=2048, per_device_train_batch_size=16, fast_path="off")
+    done = tunewright("plan", recipe, "--vram", "16GB")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "qwen2, 7.62 billion parameters on GPU with 16.00 GB of VRAM"
@@ -65,6 +66,29 @@ def test_what_cannot_fit_is_refused_with_what_would(tmp_path: Path) -> None:
     hopeless = tunewright("plan", written(tmp_path), "--vram", "2GB")
     assert hopeless.returncode == 1
     assert "take a smaller base" in hopeless.stderr
+
+
+def test_each_stage_of_a_recipe_is_planned_and_the_one_that_cannot_fit_is_named(tmp_path: Path) -> None:
+    written(tmp_path)
+    recipe = {
+        "name": "mine",
+        "base_model": "big",
+        "data": [{"path": "raw.jsonl"}],
+        "training": {"max_length": 2048},
+        "stages": [{"name": "cpt", "training": {"objective": "cpt"}}, {"name": "sft", "training": {"lora_r": 256}}],
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    done = tunewright("plan", str(path), "--json", "--vram", "24GB")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert list(found) == ["cpt", "sft"]
+    assert found["cpt"]["asked"]["memory"]["total"] < found["sft"]["asked"]["memory"]["total"]
+    recipe["stages"][1]["training"] = {"method": "full"}  # type: ignore[index] # a list of mappings
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
+    refused = tunewright("run", str(path), "--plan", "--url", "http://127.0.0.1:1", "--api-key", "none")
+    assert "stage sft: " in refused.stderr
+    assert "method full takes 1" in " ".join(refused.stderr.split())
 
 
 def test_a_run_that_cannot_fit_is_refused_before_the_gateway_is_asked(tmp_path: Path) -> None:
