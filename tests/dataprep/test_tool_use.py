@@ -69,6 +69,29 @@ def test_old_function_calls_and_arguments_that_are_objects_are_read(tmp_path: Pa
     assert row["messages"][2]["tool_call_id"] == called["id"]
 
 
+def test_calls_that_are_written_into_answers_become_calls(tmp_path: Path) -> None:
+    written = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Bern"}}\n</tool_call>'
+    result = '<tool_response>\n{"degrees": 7}\n</tool_response>'
+    turns = [
+        {"from": "human", "value": "Bern and Riga?"},
+        {"from": "gpt", "value": f"I look.\n{written}\n{written.replace('Bern', 'Riga')}"},
+        {"from": "tool", "value": f"{result}\n{result.replace('7', '3')}"},
+        {"from": "gpt", "value": "7 and 3 degrees."},
+    ]
+    told = [{"from": "human", "value": "How is a call written?"}, {"from": "gpt", "value": written}]
+    prepared = prepare(tmp_path, [{"conversations": turns, "tools": [WEATHER]}, {"conversations": told}], split=WHOLE)
+    row, plain = prepared.rows
+    called = row["messages"][1]
+    assert called["content"] == "I look."
+    assert [json.loads(one["function"]["arguments"])["city"] for one in called["tool_calls"]] == ["Bern", "Riga"]
+    assert [message["content"] for message in row["messages"][2:]] == [
+        '{"degrees": 7}',
+        '{"degrees": 3}',
+        "7 and 3 degrees.",
+    ]
+    assert plain["messages"][1]["content"] == written
+
+
 def test_two_calls_of_one_turn_are_answered_in_any_order(tmp_path: Path) -> None:
     calls = [call("get_weather", {"city": "Rome"}, "a"), call("get_time", {}, "b")]
     results = [turn("tool", "noon", tool_call_id="b"), turn("tool", "20", tool_call_id="a")]

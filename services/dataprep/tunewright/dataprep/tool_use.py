@@ -8,6 +8,7 @@ last character. Knows no files and no shapes.
 import difflib
 import itertools
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ TOOLS = "tools"
 _NAME_CHARS = 40
 _NAMES_SHOWN = 8
 _FIELDS = ("name", "description", "parameters")
+_WRITTEN = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
+_RESPONSE = re.compile(r"<tool_response>\s*(.*?)\s*</tool_response>", re.DOTALL)
 _ID = "call{:05}"
 """Nine letters and digits, the only form of ids that Mistral's templates take."""
 
@@ -60,6 +63,43 @@ def calls_of(value: Any, place: str) -> list[dict[str, Any]]:  # noqa: ANN401 - 
     if not isinstance(value, list):
         raise RowError("wrong_type", place, f"a list of calls is expected, found {kind_of(value)}")
     return [_call(call, f"{place}[{index}]") for index, call in enumerate(value)]
+
+
+def written_calls(turns: list[Any]) -> list[Any]:
+    """Return turns in which calls that are written into an answer, as Hermes has them, are calls.
+
+    `<tool_call>{…}</tool_call>` in an answer that a result follows, or that ends a row with results; those lose their
+    `<tool_response>` signs, and one turn that holds several becomes as many. Turns that do not fit stay as they are,
+    and so do rows without results: there the text itself may be what is to be learnt.
+    """
+    if not any(_is_result(turn) for turn in turns):
+        return turns
+    found: list[Any] = []
+    for turn, following in itertools.zip_longest(turns, turns[1:]):
+        content = turn.get("content", "") if isinstance(turn, dict) else ""
+        role = turn.get("role") if content and isinstance(content, str) else None
+        if role == "assistant" and (following is None or _is_result(following)):
+            found.append(_with_written_calls(turn, content))
+        elif role == "tool" and (answers := _RESPONSE.findall(content)):
+            found += [{**turn, "content": answer} for answer in answers]
+        else:
+            found.append(turn)
+    return found
+
+
+def _is_result(turn: Any) -> bool:  # noqa: ANN401 - any JSON value
+    return isinstance(turn, dict) and turn.get("role") == "tool"
+
+
+def _with_written_calls(turn: dict[str, Any], content: str) -> dict[str, Any]:
+    written = _WRITTEN.findall(content)
+    if not written or turn.get("tool_calls") or _WRITTEN.sub("", content[content.index("<tool_call>") :]).strip():
+        return turn
+    try:
+        calls = [json.loads(call) for call in written]
+    except (ValueError, RecursionError):
+        return turn
+    return {**turn, "content": content[: content.index("<tool_call>")].strip(), "tool_calls": calls}
 
 
 def link(messages: "Sequence[Message]", name: str, defined: "Message | None") -> "list[Message]":

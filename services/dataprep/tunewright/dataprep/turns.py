@@ -4,7 +4,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tunewright.dataprep.problems import RowError, kind_of
-from tunewright.dataprep.tool_use import calls_of, link, parsed
+from tunewright.dataprep.tool_use import calls_of, link, parsed, written_calls
 
 if TYPE_CHECKING:
     from tunewright.dataprep.shapes import Message
@@ -89,7 +89,7 @@ def sharegpt(turns: Any, name: str) -> Any:  # noqa: ANN401 - any JSON value
     """
     if not isinstance(turns, list):
         raise RowError("wrong_type", name, f"a list of turns is expected, found {kind_of(turns)}")
-    return [_renamed(turn, f"{name}[{index}]") for index, turn in enumerate(turns)]
+    return written_calls([_renamed(turn, f"{name}[{index}]") for index, turn in enumerate(turns)])
 
 
 def has_tools(turn: Any) -> bool:  # noqa: ANN401 - any JSON value
