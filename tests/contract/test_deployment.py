@@ -121,3 +121,25 @@ def test_each_alert_has_a_rule_test_and_all_pass() -> None:
         timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_trainer_alone_gets_several_gpus_where_the_component_is_taken(tmp_path: Path) -> None:
+    k8s = Path(shutil.copytree(ROOT / "k8s", tmp_path / "k8s"))
+    overlay = k8s / "overlays" / "production" / "kustomization.yaml"
+    gpu = "  - ../../components/gpu\n"
+    text = overlay.read_text(encoding="utf-8")
+    assert gpu in text
+    overlay.write_text(text.replace(gpu, f"{gpu}  - ../../components/several-gpus\n"), encoding="utf-8")
+    tools = Path(sys.executable)
+    kustomize = [str(tools.with_name("kubectl")), "kustomize", str(overlay.parent)]
+    done = subprocess.run(kustomize, check=True, capture_output=True, timeout=60)
+    file = tmp_path / "rendered.yaml"
+    file.write_bytes(done.stdout)
+    validate = [str(tools.with_name("kubernetes-validate")), "--strict", str(file)]
+    assert subprocess.run(validate, check=False, capture_output=True, timeout=120).returncode == 0
+    gpus = {
+        name: int(container["resources"]["limits"]["nvidia.com/gpu"])
+        for name, container in containers(list(yaml.safe_load_all(done.stdout)))
+        if "nvidia.com/gpu" in container["resources"]["limits"]
+    }
+    assert gpus == {"trainer": 2, "inference": 1}
