@@ -33,9 +33,11 @@ from typing import Any
 from bench import near_duplicates as peers
 from tunewright.chassis.stage import Severity
 from tunewright.dataprep import features, rules
+from tunewright.dataprep.audit import AUDIT_FILE
 from tunewright.dataprep.pool import processors
-from tunewright.dataprep.spec import DataprepSpec
+from tunewright.dataprep.spec import BASE, DataprepSpec
 from tunewright.dataprep.stage import run
+from tunewright.dataprep.tokens import TokenCounter
 
 ENGLISH = re.compile(r"[A-Z][^\n\"\\{}<>&]{60,400}?[.!?](?= |\\n|\")")
 CHINESE = re.compile(r"[^\n\r\t]{30,200}")
@@ -49,6 +51,7 @@ STEPS = {
     "clean": ("rules", "_clean"),
     "personal data": ("rules", "_mask"),
     "filters": ("rules", "_reject_sizes", "_reject_words", "_reject_form"),
+    "tokens": ("mapping", "_tokens"),
     "features": ("features", "features"),
     "scratch files": ("scratch", "write_block"),
     "duplicates, split": ("stage", "decide"),
@@ -173,8 +176,9 @@ def _wrap(module: Any, name: str, step: str, seconds: dict[str, float]) -> Calla
     return lambda: setattr(module, name, function)
 
 
-def child(folder: Path, workers: int, *, steps: bool) -> dict[str, Any]:
-    """Run the stage in this process over a folder of rows; return what it cost."""
+def child(folder: Path, workers: int, *, steps: bool, base: Path | None) -> dict[str, Any]:
+    """Run the stage in this process over a folder of rows; return what it cost; with a base, tokens are counted."""
+    inputs = {"upload_000": folder, **({BASE: base} if base else {})}
     rules.warm()
     features.warm()
     started = time.process_time()
@@ -183,21 +187,30 @@ def child(folder: Path, workers: int, *, steps: bool) -> dict[str, Any]:
         begin, before = time.perf_counter(), peers.cpu_seconds()
         if steps:
             with counted(seconds):
-                manifest = run(DataprepSpec(), {"upload_000": folder}, Path(output), Quiet({"workers": workers}))
+                manifest = run(DataprepSpec(), inputs, Path(output), Quiet({"workers": workers}))
         else:
-            manifest = run(DataprepSpec(), {"upload_000": folder}, Path(output), Quiet({"workers": workers}))
+            manifest = run(DataprepSpec(), inputs, Path(output), Quiet({"workers": workers}))
         wall, cpu = time.perf_counter() - begin, peers.cpu_seconds() - before
+        tokens = _mean_tokens(Path(output)) if base else 0.0
     metrics = manifest.metrics
     found = {name: metrics[name] for name in ("rows_in", "rows_out", "dropped", "fingerprint")}
     spread = {step: round(value, 2) for step, value in seconds.items()}
     rest = {"the rest": round(cpu - sum(seconds.values()), 2)} if steps else {}
+    found["mean_tokens"] = tokens
     return {**found, "seconds": wall, "cpu_seconds": cpu, "start_seconds": started, "steps": {**spread, **rest}}
 
 
-def measured(folder: Path, workers: int, *, steps: bool = False) -> dict[str, Any]:
+def _mean_tokens(output: Path) -> float:
+    """Return the tokens of a training row, as audit.json has them."""
+    lengths = json.loads((output / AUDIT_FILE).read_text())["lengths"]["train"]
+    return float(sum(size * rows for size, rows in lengths) / sum(rows for _, rows in lengths))
+
+
+def measured(folder: Path, workers: int, *, steps: bool = False, base: Path | None = None) -> dict[str, Any]:
     """Run `child` in a process of its own; watch the memory of all its processes, shared pages counted once."""
     command = [sys.executable, "-m", "bench.dataprep_pipeline", "--child", str(folder), "--workers", str(workers)]
-    with subprocess.Popen([*command, *(["--steps"] if steps else [])], stdout=subprocess.PIPE) as process:
+    command += [*(["--steps"] if steps else []), *(["--base", str(base)] if base else [])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         peak = [0]
         watcher = threading.Thread(target=_watch, args=(process.pid, peak), daemon=True)
         watcher.start()
@@ -236,6 +249,7 @@ def peer(count: int) -> dict[str, float]:
     return {
         "rows": count,
         "datasketch_rows_per_second": round(count / theirs),
+        "datasketch_rows_per_cpu_second": round(count / their_cpu),
         "near_stage_times": round(theirs / own, 1),
         "near_stage_times_by_cpu": round(their_cpu / own_cpu, 1),
     }
@@ -247,13 +261,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--peer-rows", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--base", type=Path, help="folder with a base's tokenizer and template, to count tokens too")
     parser.add_argument("--load", default="not said", help="what else ran on the machine")
     parser.add_argument("--keep", type=Path, help="folder for the rows, made if it is not there, used if it is")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--steps", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
-        print(json.dumps(child(asked.child, asked.workers, steps=asked.steps)))
+        print(json.dumps(child(asked.child, asked.workers, steps=asked.steps, base=asked.base)))
         return
     with tempfile.TemporaryDirectory() as made:
         print(json.dumps(_measure(asked, asked.keep or Path(made))))
@@ -270,17 +285,22 @@ def _measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
         measured(whole, asked.workers),
         measured(quarter, 1, steps=True),
     )
+    counted = measured(whole, asked.workers, base=asked.base) if asked.base else None
     beside = peer(asked.peer_rows) if asked.peer_rows else {}
-    speed = asked.rows / done["seconds"]
+    speed, cpu_speed = asked.rows / done["seconds"], asked.rows / done["cpu_seconds"]
     return {
         "benchmark": "dataprep_pipeline",
         "rows": asked.rows,
         "mean_bytes": round(size / asked.rows),
         "workers": asked.workers,
         "rows_per_second": round(speed),
-        "rows_per_cpu_second": round(asked.rows / done["cpu_seconds"]),
+        "rows_per_cpu_second": round(cpu_speed),
         "start_seconds": round(done["start_seconds"], 2),
+        "with_tokens": _with_tokens(counted, asked) if counted else None,
         "times_datasketch_near_stage_alone": round(speed / beside["datasketch_rows_per_second"], 1) if beside else None,
+        "times_datasketch_near_stage_alone_by_cpu": round(cpu_speed / beside["datasketch_rows_per_cpu_second"], 1)
+        if beside
+        else None,
         "near_duplicate_stage": beside,
         "peak_bytes": done["peak_bytes"],
         "bytes_per_further_row": round((done["peak_bytes"] - few["peak_bytes"]) / (asked.rows - asked.rows // 4)),
@@ -294,6 +314,19 @@ def _measure(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         "command": "PYTHONPATH=FOLDER python -m bench.dataprep_pipeline",
         "load": asked.load,
+    }
+
+
+def _with_tokens(counted: dict[str, Any], asked: argparse.Namespace) -> dict[str, Any]:
+    """Return what the same rows took when their tokens were counted and the dataset was audited."""
+    counter = TokenCounter(asked.base)
+    return {
+        "tokenizer_sha256": counter.base.sha256,
+        "counted_by": counter.engine,
+        "mean_tokens": round(counted["mean_tokens"]),
+        "rows_per_second": round(asked.rows / counted["seconds"]),
+        "rows_per_cpu_second": round(asked.rows / counted["cpu_seconds"]),
+        "peak_bytes": counted["peak_bytes"],
     }
 
 
