@@ -12,21 +12,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import fastokens
 import numpy as np
 from jinja2 import nodes
 from jinja2.exceptions import TemplateError
 from numpy.typing import NDArray
 
 from tunewright.dataprep.chat_template import ChatTemplate
+from tunewright.dataprep.fast_tokenizer import fast_tokenizer
 from tunewright.dataprep.masking import TEXT, BaseTokenizer, Messages, conversations_of
 from tunewright.dataprep.tool_use import TOOLS
 
 _SIGN = "\x01{}\x01"
-_TRIAL = (
-    "Hello, world!  Two  spaces\n\n\tdef f(x):\r\n    return x+1  # 1234567\n你好，世界。東京タワーは333メートル。 "
-    "naïve café é\u200d \u00a0👩\u200d👩\u200d👧 ½ ＡＢＣ １２ a'll I'M <|im_start|>x<|im_end|>\n</s> العربية हिन्दी"
-)
 _NAMES = frozenset({"role", "content", "system", "user", "assistant", "tool", "type", "text"})
 """What every template compares roles and keys with; contents are full of these words."""
 _MANY_ROLES = 64
@@ -42,7 +38,7 @@ class TokenCounter:
 
     def __init__(self, folder: Path) -> None:
         self.base = BaseTokenizer(folder)
-        self._fast = _fast_tokenizer(self.base)
+        self._fast = fast_tokenizer(self.base)
         self._frames: dict[tuple[str, ...], list[str] | None] = {}
         self._own_words = _own_words(self.base.template)
 
@@ -158,17 +154,3 @@ def _compared(template: ChatTemplate) -> Iterator[str]:
         for constant in node.find_all(nodes.Const):
             if isinstance(constant.value, str) and constant.value.strip() and constant.value not in _NAMES:
                 yield constant.value
-
-
-def _fast_tokenizer(base: BaseTokenizer) -> fastokens.Tokenizer | None:
-    """Return fastokens' form of the tokenizer if it gives the same ids on the trial text."""
-    try:
-        fast = fastokens.Tokenizer.from_json_str(base.source)
-        plain, _ = fast.encode_batch_flat([_TRIAL], False)
-        whole, _ = fast.encode_batch_flat([_TRIAL], True)
-    except Exception:  # noqa: BLE001 - a tokenizer that it does not know is no fault: the other engine counts
-        return None
-    for ids, special in ((plain, False), (whole, True)):
-        if np.frombuffer(ids, np.uint32).tolist() != base.tokenizer.encode(_TRIAL, add_special_tokens=special).ids:
-            return None
-    return fast
