@@ -138,6 +138,26 @@ def test_a_wrong_setting_is_refused_before_anything_starts(
     assert not jobs.jobs(1)
 
 
+def test_how_many_processes_share_a_run_and_where_is_no_part_of_what_it_is(
+    jobs: JobRunner, dataset: ArtifactRef, base: ArtifactRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = submit(jobs, dataset, base, validate_only=True)
+    several = training_pb2.TrainingSpec(processes=4, max_restarts=0, fsdp="full_shard")
+    assert submit(jobs, dataset, base, validate_only=True, spec=several).job_id == plain.job_id
+    given: dict[str, object] = {}
+    monkeypatch.setattr(JobRunner, "submit", lambda *_, **named: given.update(named) or job_pb2.Job())
+    submit(jobs, dataset, base, spec=several)
+    assert given["runtime"] == {"launcher": "local", "processes": 4, "fsdp": "full_shard", "max_restarts": 0}
+
+
+def test_a_ray_cluster_that_the_service_was_not_told_of_is_refused(
+    jobs: JobRunner, dataset: ArtifactRef, base: ArtifactRef
+) -> None:
+    with pytest.raises(InvalidSpec, match="launcher: `ray` needs a Ray cluster; this service was told of no cluster"):
+        submit(jobs, dataset, base, spec=training_pb2.TrainingSpec(launcher="ray"))
+    assert not jobs.jobs(1)
+
+
 def test_validation_only_starts_nothing_and_finds_what_is_missing(
     jobs: JobRunner, dataset: ArtifactRef, base: ArtifactRef
 ) -> None:
