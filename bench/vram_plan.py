@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.trainer.reporting import Recorder
-from tunewright.trainer.fast.passes import Keep, Plan
+from tunewright.trainer.fast.passes import Away, Keep, Plan
 from tunewright.trainer.planning.lengths import Lengths
 from tunewright.trainer.planning.machine import Machine
 from tunewright.trainer.planning.memory import footprint, passes_of
@@ -55,6 +55,8 @@ _SIDE = 1024
 def h100() -> list[dict[str, Any]]:
     """Return a row for each peak that was measured on an H100 with the 7B shape."""
     rows = [_fast_row(run) for run in _runs("qlora_fast_h100.json") if "T" in run]
+    budgets = json.loads((RESULTS / "qlora_budgets_h100.json").read_bytes())["runs"]
+    rows += [_budget_row(run) for run in budgets if run["who"] == "ours" and "peak_reserved_gb" in run]
     plain = next(run for run in json.loads((RESULTS / "qlora_gpu_h100.json").read_bytes())["runs"]
                  if run["who"] == "ours" and "peak_reserved_gb" in run)  # fmt: skip
     rows.append(_plain_row("qlora_gpu_h100.json", "2 × 2048, checkpointing", plain["peak_reserved_gb"], {}))
@@ -83,6 +85,20 @@ def _fast_row(run: dict[str, Any]) -> dict[str, Any]:
     machine = Machine("cuda", "NVIDIA H100 80GB HBM3", 80 * 10**9, 2)
     memory = passes_of(QWEN_7B, spec, ROWS, machine, Plan(run["T"], (keep,) * QWEN_7B.layers))
     return _row("qlora_fast_h100.json", f"fast path, {run['name']}", run["reserved_gb"], memory.total - memory.fixed)
+
+
+def _budget_row(run: dict[str, Any]) -> dict[str, Any]:
+    """Compare with the passes that the run said that it took."""
+    told = next(event for event in run["events"] if event.startswith("fast_path"))
+    tokens = int(told.partition("up to ")[2].partition(" ")[0])
+    keep = Keep.HOST if "inputs in host memory" in told else Keep.INPUT if "recomputed" in told else Keep.ALL
+    away = Away.LAYERS if "two layers at a time" in told else Away.NOTHING
+    memory = passes_of(
+        QWEN_7B, TrainingSpec.from_mapping({"max_length": 2048}), ROWS,
+        Machine("cuda", "NVIDIA H100 80GB HBM3", 80 * 10**9, 2), Plan(tokens, (keep,) * QWEN_7B.layers, away),
+    )  # fmt: skip
+    name = f"fast path, vram_budget_gb {run['settings'].get('vram_budget_gb', 'not set')}"
+    return _row("qlora_budgets_h100.json", name, run["peak_reserved_gb"], memory.total - memory.fixed)
 
 
 def _plain_row(file: str, name: str, measured: float, settings: dict[str, Any]) -> dict[str, Any]:

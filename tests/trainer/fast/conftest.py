@@ -18,9 +18,11 @@ from transformers import (
 
 from tunewright.trainer.base import _keep_training_layout
 from tunewright.trainer.device import Device
-from tunewright.trainer.fast.arithmetic import IGNORED, TorchArithmetic
-from tunewright.trainer.fast.passes import Keep, Plan
+from tunewright.trainer.fast.arithmetic import IGNORED
+from tunewright.trainer.fast.passes import Away, Keep, Plan
 from tunewright.trainer.fast.path import FastPath
+from tunewright.trainer.fast.placing import place
+from tunewright.trainer.fast.planning import _arithmetic
 from tunewright.trainer.fast.reading import read
 
 CONFIGS: Mapping[str, Any] = {
@@ -45,6 +47,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
         targets: tuple[str, ...] = ALL,
         *,
         tied: bool = False,
+        device: str = "cpu",
     ) -> Any:  # noqa: ANN401 - PEFT ships no types
         torch.manual_seed(0)
         config = CONFIGS[kind](
@@ -71,7 +74,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
             bnb_4bit_use_double_quant=True,
         )
         model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, quantization_config=quantization, device_map={"": "cpu"}, dtype=dtype
+            folder, quantization_config=quantization, device_map={"": device}, dtype=dtype
         )
         model.requires_grad_(requires_grad=False)
         _keep_training_layout(model)
@@ -128,10 +131,13 @@ def fast(
     tokens: int = 1024,
     dropout: float = 0.0,
     step: int = 0,
+    away: Away = Away.NOTHING,
 ) -> tuple[float, Gradients]:
     """Return the same by the fast path."""
-    decoder = read(model, Device("cpu", "a CPU", dtype), TorchArithmetic())
-    path = FastPath(decoder, Plan(tokens, (keep,) * LAYERS), dropout=dropout, seed=3)
+    device = Device(model.get_base_model().model.norm.weight.device.type, "a device", dtype)
+    plan = Plan(tokens, (keep,) * LAYERS, away)
+    decoder = place(model, read(model, device, _arithmetic(device)), plan)
+    path = FastPath(decoder, plan, dropout=dropout, seed=3)
     count = counted(batch)
     losses = path.step(batch, count, step)
     return losses.nats.item() / count, taken(model)

@@ -9,7 +9,7 @@ from tests.trainer.conftest import letters, set_up, write_dataset
 from tunewright.trainer.fast.passes import Keep, Sizes, plan_within, speed_of
 
 # Bytes a token and layer of a 7B shape: 28 layers of width 3584 with MLPs of 18944.
-SIZES = Sizes({Keep.INPUT: 7_800, Keep.ATTENTION: 32_000, Keep.ALL: 108_000}, 260_000)
+SIZES = Sizes({Keep.INPUT: 7_800, Keep.ATTENTION: 32_000, Keep.ALL: 108_000, Keep.HOST: 640}, 260_000, 21_500)
 LAYERS = 28
 
 

@@ -1,14 +1,16 @@
 """Whole runs: the fast path learns what the plain one learns, and one goes on where the other was killed."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from tests.trainer.conftest import Trained, letters, train, write_dataset
+from tests.trainer.conftest import TINY_MODEL, Trained, letters, train, write_dataset
 from tests.trainer.test_resume import go, losses, prepare
 
 # On a GPU the fast path computes in bfloat16 only, and each path rounds in its own places.
@@ -57,3 +59,28 @@ def test_a_killed_run_goes_on_on_the_other_path(tmp_path: Path, first: str, then
     assert [entry.keys() for entry in killed] == [entry.keys() for entry in whole]
     for found, wanted in zip(killed, whole, strict=True):
         assert list(found.values()) == pytest.approx(list(wanted.values()), rel=2 * NEAR)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a base larger than its GPU needs one")
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_base_larger_than_the_gpu_is_trained_layer_by_layer_to_the_same_end(tmp_path: Path, tied: bool) -> None:  # noqa: FBT001
+    dataset, base = (
+        write_dataset(tmp_path / "d", letters(7), letters(8)),
+        Path(shutil.copytree(TINY_MODEL, tmp_path / "b")),
+    )
+    if not tied:
+        weights = load_file(base / "model.safetensors")
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+        save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+        config = json.loads((base / "config.json").read_bytes())
+        (base / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}), encoding="utf-8")
+    whole, parts = (
+        train(tmp_path / name, dataset, base, fast_path="on", max_steps=10, vram_budget_gb=budget, **EXACT)
+        for name, budget in (("whole", 0), ("parts", 1e-5))
+    )
+    assert "two layers at a time" in next(text for kind, text, _ in parts.report.events if kind == "fast_path")
+    figures = [[entry["loss"] for entry in each.report.steps if "loss" in entry] for each in (parts, whole)]
+    assert figures[0] == pytest.approx(figures[1], rel=NEAR)
+    assert evaluations(parts) == pytest.approx(evaluations(whole), rel=NEAR)
+    assert len(parts.golden["prompts"]) == 4
+    assert parts.manifest.metrics["total_parameters"] == whole.manifest.metrics["total_parameters"]

@@ -27,6 +27,7 @@ from peft import (
 from safetensors.torch import load_file, save_file
 
 from tunewright.chassis.errors import InvalidData, InvalidSpec, Violation
+from tunewright.trainer.fast.placing import HostEmbedding
 from tunewright.trainer.ranks.sharding import packed_parameters
 from tunewright.trainer.spec import ALL_LINEAR, TrainingSpec
 
@@ -202,9 +203,10 @@ def load_start(model: Any, folder: Path) -> None:  # noqa: ANN401
 
 def count(model: Any) -> tuple[int, int]:  # noqa: ANN401
     """Return the numbers of trained and of all parameters; one in 4 bits counts as one."""
+    away = sum(module.weight.numel() for module in model.modules() if isinstance(module, HostEmbedding))
     if isinstance(model, PeftModel):
         trained, everything = model.get_nb_trainable_parameters()
-        return int(trained), int(everything) + packed_parameters(model)
+        return int(trained), int(everything) + packed_parameters(model) + away
     total = sum(parameter.numel() for parameter in model.parameters())
     return sum(parameter.numel() for parameter in trainable(model).values()), total
 

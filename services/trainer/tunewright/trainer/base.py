@@ -111,8 +111,12 @@ def end_token_ids(tokenizer: Any, directory: Path) -> set[int]:  # noqa: ANN401
     return {token for token in (tokenizer.eos_token_id, *served, *known) if token is not None}
 
 
-def load_base(directory: Path, spec: TrainingSpec, device: Device) -> tuple[Any, dict[str, Any] | None]:
+def load_base(
+    directory: Path, spec: TrainingSpec, device: Device, *, on_host: bool = False
+) -> tuple[Any, dict[str, Any] | None]:
     """Return the frozen base as the method needs it, and the quantisation's settings if it is quantised.
+
+    `on_host`: it is loaded into host memory, for the fast path to bring to the device what it needs there.
 
     NF4 for QLoRA; float32 for full training, since updates below 1/256 of a weight are lost in bf16; else the compute
     type.
@@ -128,7 +132,7 @@ def load_base(directory: Path, spec: TrainingSpec, device: Device) -> tuple[Any,
             directory,
             **quantized,
             dtype=torch.float32 if spec.method == "full" else device.compute_dtype,
-            device_map=device.device_map,
+            device_map={"": "cpu"} if on_host else device.device_map,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,

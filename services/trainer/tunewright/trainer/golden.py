@@ -65,7 +65,7 @@ def golden_answers(
 
 def _answer(model: Any, encoder: Encoder, source: str, row: Row, device: Device) -> dict[str, Any]:  # noqa: ANN401
     prompt = encoder.prompt_ids(row)
-    ids = torch.tensor([prompt], device=model.device)
+    ids = torch.tensor([prompt], device=device.type)
     mixed = device.compute_dtype is not torch.float32
     autocast = torch.autocast(device.type, dtype=device.compute_dtype, enabled=mixed)
     with torch.inference_mode(), autocast, warnings.catch_warnings():

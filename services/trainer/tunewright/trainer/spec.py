@@ -148,7 +148,7 @@ class TrainingSpec(Spec):
     same, up to rounding. auto: on GPUs only, as it gains nothing on a CPU. off: the plain path always."""
     vram_budget_gb: float = Field(default=0.0, ge=0, le=100_000)
     """GB (10^9 bytes) of GPU memory that the fast path may plan with, weights included; 0: what is free. It decides how
-    many tokens go through at once and what is computed twice; only speed depends on it."""
+    many tokens go through at once, what is computed twice and what lies in host memory; only speed depends on it."""
     optim: Literal["adamw_8bit", "paged_adamw_8bit", "adamw_torch"] = "adamw_8bit"
     """adamw_8bit keeps 2 bytes of state a trained parameter. Its paged form moves that state to host memory under
     pressure, by CUDA managed memory, which evicts badly on a GPU that others share; for adapters the state is small

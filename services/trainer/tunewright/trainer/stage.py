@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import set_seed
 from trl.data_utils import pack_dataset
 
 from tunewright.artifacts import Kind, Manifest, canonical_json, file_sha256
-from tunewright.chassis.errors import InvalidData, OutOfResources
+from tunewright.chassis.errors import InvalidData, OutOfResources, Refused
 from tunewright.chassis.stage import Reporter, Severity
 from tunewright.trainer import adapters, output, trackers, troubles
 from tunewright.trainer.attempts import Attempts
@@ -30,6 +31,9 @@ from tunewright.trainer.fast.planning import fast_path
 from tunewright.trainer.golden import golden_answers
 from tunewright.trainer.loop import Loop, PreferenceTrainer, SupervisedTrainer, training_arguments
 from tunewright.trainer.planning.lengths import steps_of
+from tunewright.trainer.planning.machine import Machine
+from tunewright.trainer.planning.memory import exceeds_gpu
+from tunewright.trainer.planning.shapes import read_shape
 from tunewright.trainer.preference import PreferenceEncoder
 from tunewright.trainer.progress import RunProgress
 from tunewright.trainer.ranks import group, launching, sharding
@@ -117,7 +121,9 @@ def train(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, repo
     is_sharded = spec.fsdp == "full_shard" and group.current().size > 1
 
     def fresh(wanted: TrainingSpec) -> Any:  # noqa: ANN401 - transformers ships no types
-        model = adapters.make_trainable(load_base(inputs["base"], wanted, device)[0], wanted)
+        on_host = not is_sharded and _exceeds_gpu(inputs["base"], wanted, device)
+        base = load_base(inputs["base"], wanted, device, on_host=on_host)[0]
+        model = adapters.make_trainable(base, wanted)
         return sharding.shard(model, report) if is_sharded else model
 
     def build(
@@ -129,7 +135,7 @@ def train(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, repo
         set_seed(spec.seed)
         model = trainable(wanted)
         report.raise_if_stopped()
-        return _trainer(wanted, device, model, tokenizer, *rows, told, mark, start)
+        return _trainer(wanted, device, model, tokenizer, *rows, told, mark, start, alone=trainable is fresh)
 
     def fingerprint(wanted: TrainingSpec) -> str:
         return _fingerprint(wanted, train, held_out, inputs)
@@ -243,8 +249,10 @@ def _trainer(
     report: Reporter,
     fingerprint: str,
     start: Path | None = None,
+    *,
+    alone: bool = True,
 ) -> Loop:
-    """Return the trainer, its rows laid out and its watch set."""
+    """Return the trainer, its rows laid out and its watch set; `alone`: the model is no other trainer's as well."""
     columns = _pairs if spec.objective == "dpo" else _columns
     rows = columns(train.examples)
     if spec.packing:
@@ -253,7 +261,8 @@ def _trainer(
     by_length = sorted(held_out.examples, key=lambda example: -len(example.input_ids))
     if spec.optim == "paged_adamw_8bit" and device.type == "cpu":
         report.event("optimizer", "a CPU has nothing to page from: adamw_8bit is used", severity=Severity.WARNING)
-    fast = fast_path(model, spec, device, max(len(example.input_ids) for example in train.examples), report)
+    longest = max(len(example.input_ids) for example in train.examples)
+    fast = fast_path(model, spec, device, longest, report, alone=alone)
     arguments = training_arguments(
         _in_one(spec) if fast else spec,
         device,
@@ -283,6 +292,17 @@ def _trainer(
     if not group.current().rank and "trial" not in str(report.runtime.get("part", "")):
         trackers.add(trainer, TrainerSettings(), str(report.runtime.get("job_id", "alone"))[:12])
     return trainer
+
+
+def _exceeds_gpu(base: Path, spec: TrainingSpec, device: Device) -> bool:
+    """Return True if the base is to be loaded into host memory; False if nothing is known of its shape."""
+    if device.type != "cuda":
+        return False
+    free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
+    try:
+        return exceeds_gpu(read_shape(base), spec, Machine("cuda", device.name, free, device.compute_dtype.itemsize))
+    except (Refused, InvalidData):
+        return False
 
 
 def _board(report: Reporter) -> Board | None:

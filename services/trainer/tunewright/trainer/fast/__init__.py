@@ -6,6 +6,7 @@
     loss ─ head and cross-entropy; dropout ─ masks that are a function of their place
     path ─ one optimizer step's documents, in passes without padding; planning ─ how large they are, and what is kept,
     by passes ─ the arithmetic of their memory
+    placing ─ what of the model goes to host memory: streaming ─ layers' weights; offload ─ layers' inputs
     arithmetic ─ the elementwise parts in plain torch; kernels ─ the same as Triton kernels
 
 Weights stay bitsandbytes', adapters stay PEFT's, gradients land where autograd would put them: checkpoints, adapters

@@ -256,6 +256,6 @@ class Layer:
 def _forget(kept: Kept, keep: Keep) -> None:
     if keep is not Keep.ALL:
         kept.gate_up = None
-    if keep is Keep.INPUT:
+    if keep in (Keep.INPUT, Keep.HOST):
         kept.raw = kept.heads = kept.attended = kept.saved = None
         kept.middle = kept.middle_factors = None

@@ -10,9 +10,6 @@ import torch
 
 from tunewright.trainer.fast.arithmetic import Arithmetic
 
-_BYTES_OF_LOGITS = 256 * 2**20
-"""Logits in hand at once, in the compute type."""
-
 
 @dataclass(frozen=True, slots=True)
 class Losses:
@@ -27,7 +24,7 @@ class Losses:
 
 def loss_and_gradient(
     hidden: torch.Tensor, head_VD: torch.Tensor, labels: torch.Tensor, places: torch.Tensor, scale: float,
-    arithmetic: Arithmetic,
+    arithmetic: Arithmetic, room: int,
 ) -> tuple[Losses, torch.Tensor]:  # fmt: skip
     """Return the losses at `places`, and the gradient of `hidden` [T, D] × `scale`.
 
@@ -38,11 +35,12 @@ def loss_and_gradient(
         places: rows of `hidden` that count.
         scale: one over the tokens of the optimizer step.
         arithmetic: for the cross-entropy.
+        room: bytes of logits in hand at once, in the compute type.
     """
     gradient = torch.zeros_like(hidden)
     nats = torch.zeros((), device=hidden.device)
     right = torch.zeros((), dtype=torch.int64, device=hidden.device)
-    rows = max(1, min(len(places), _BYTES_OF_LOGITS // (head_VD.shape[0] * head_VD.element_size())))
+    rows = max(1, min(len(places), room // (head_VD.shape[0] * head_VD.element_size())))
     for begin in range(0, len(places), rows):
         at, wanted = places[begin : begin + rows], labels[begin : begin + rows]
         logits = torch.mm(hidden.index_select(0, at), head_VD.t())

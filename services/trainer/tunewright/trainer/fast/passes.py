@@ -3,6 +3,7 @@
 Arithmetic alone, without torch, so that a run can be planned before anything is loaded. Knows sizes, no values.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -16,17 +17,29 @@ class Keep(Enum):
     """As ALL without gate and up: their product is formed twice."""
     INPUT = "input"
     """The layer's input alone: the layer is computed twice but for its last product."""
+    HOST = "host"
+    """As INPUT, with the input in host memory until the backward pass comes for it."""
 
 
 _SPEED = {1024: 0.75, 2048: 0.87, 4096: 0.95, 8192: 0.97, 16384: 1.0}
 """Relative speed of passes of so many tokens with everything kept: measured on an H100 with a 7B shape, see
 docs/performance.md. Smaller cards are filled by fewer tokens, so that the order stays and the differences shrink."""
-_AGAIN = {Keep.ALL: 0.0, Keep.ATTENTION: 0.18, Keep.INPUT: 0.30}
+_AGAIN = {Keep.ALL: 0.0, Keep.ATTENTION: 0.18, Keep.INPUT: 0.30, Keep.HOST: 0.33}
 """Time that a layer takes more when it is computed again, likewise."""
+_EMBEDDING_AWAY = 0.98
+"""Speed with the embedding in host memory, relative to it on the GPU."""
+_LAYERS_AWAY = {1024: 0.3, 2048: 0.5, 4096: 0.85, 8192: 0.97, 16384: 1.0}
+"""Speed with weights that come from host memory for each layer, by tokens of a pass: few tokens wait for them."""
 MARGIN = 0.94
 """Share of a GPU's budget that is planned with; the rest is what the allocator cannot fill."""
-FIXED = 1.2e9
+FIXED = 0.75e9
 """Bytes for logits with their gradient, the library's own workspaces and small tensors."""
+LOGITS = 256 * 2**20
+"""Bytes of logits in hand at once, in the compute type."""
+FEW_LOGITS = 64 * 2**20
+"""The same where memory is so short that something of the model lies in host memory."""
+FEWER_LOGITS = 3e8
+"""Bytes that those save, with the library's workspaces for them: measured on an H100."""
 OPTIMIZER = 4 + 8 + 2
 """Bytes a trained parameter takes beside itself: gradient, optimizer state at its largest, working copy."""
 
@@ -34,6 +47,36 @@ GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"),
 """Linear layers of one input, which are unpacked together."""
 _COLUMNS = 16
 """Columns beside the weights come in multiples of this: matrix units read 16 or 32 bytes at once."""
+
+
+class Away(Enum):
+    """What of the frozen model lies in host memory; each includes the one before."""
+
+    NOTHING = "nothing"
+    EMBEDDING = "embedding"
+    """Its rows are looked up there. Of models whose head is the embedding nothing is saved."""
+    LAYERS = "layers"
+    """The layers' 4-bit weights come to the GPU for each layer, while the one before is computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Movable:
+    """Bytes of the frozen model that can lie in host memory."""
+
+    embedding: int
+    """0 where it is the head as well."""
+    layers: int
+    """4-bit weights of all layers."""
+
+    def saved(self, away: Away, count: int) -> int:
+        """Return the bytes of the GPU that are free then, of a model of `count` layers."""
+        if away is Away.NOTHING:
+            return 0
+        layers = self.layers * max(0, count - 2) // count if away is Away.LAYERS else 0
+        return self.embedding + layers + round(FEWER_LOGITS)
+
+
+NOT_MOVABLE = Movable(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +87,30 @@ class Plan:
     """In one pass at most; a longer document has a pass of its own."""
     keeps: tuple[Keep, ...]
     """For each layer."""
+    away: Away = Away.NOTHING
+    """What of the frozen model lies in host memory."""
+
+    @property
+    def logits(self) -> int:
+        """Bytes of logits in hand at once."""
+        return LOGITS if self.away is Away.NOTHING else FEW_LOGITS
 
     def describe(self) -> str:
         """Return it in words."""
         counts = {keep: self.keeps.count(keep) for keep in Keep}
-        words = {Keep.ALL: "kept", Keep.ATTENTION: "kept but for the MLP", Keep.INPUT: "recomputed"}
+        words = {
+            Keep.ALL: "kept",
+            Keep.ATTENTION: "kept but for the MLP",
+            Keep.INPUT: "recomputed",
+            Keep.HOST: "recomputed from inputs in host memory",
+        }
         told = ", ".join(f"{count} layers {words[keep]}" for keep, count in counts.items() if count)
-        return f"passes of up to {self.tokens} tokens without padding, {told}"
+        away = {
+            Away.NOTHING: "",
+            Away.EMBEDDING: "; the embedding lies in host memory",
+            Away.LAYERS: "; the embedding and the layers' weights lie in host memory, two layers at a time on the GPU",
+        }
+        return f"passes of up to {self.tokens} tokens without padding, {told}{away[self.away]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +120,8 @@ class Sizes:
     kept: dict[Keep, int]
     passing: int
     """In the layer at work, at its highest, beside what is kept."""
+    moving: int
+    """On their way to host memory and back."""
 
     @classmethod
     def of_layer(cls, *, width: int, mlp: int, qkv: int, attended: int, heads: int, ranks: int, each: int) -> "Sizes":
@@ -77,12 +139,18 @@ class Sizes:
         attention = width + qkv + attended + heads * 4 // each
         alone = each * (width + ranks) + 8
         everything = alone + each * (attention + 2 * mlp)
-        kept = {Keep.INPUT: alone, Keep.ATTENTION: alone + each * attention, Keep.ALL: everything}
-        return cls(kept, each * (4 * mlp + 6 * width + qkv + attention))
+        kept = {
+            Keep.INPUT: alone,
+            Keep.ATTENTION: alone + each * attention,
+            Keep.ALL: everything,
+            Keep.HOST: alone - each * width,
+        }
+        return cls(kept, each * (3 * mlp + 6 * width + qkv + attention), 3 * each * width)
 
     def of_pass(self, tokens: int, keeps: tuple[Keep, ...]) -> int:
         """Return the bytes of a pass at its highest."""
-        return tokens * (sum(self.kept[keep] for keep in keeps) + self.passing)
+        moving = self.moving if Keep.HOST in keeps else 0
+        return tokens * (sum(self.kept[keep] for keep in keeps) + self.passing + moving)
 
 
 def columns_beside(ranks: int, *, biased: bool) -> int:
@@ -102,43 +170,61 @@ def room_for_passes(budget: float, taken: float, trained: int, workspace: int) -
     return budget * MARGIN - taken - FIXED - trained * OPTIMIZER - workspace
 
 
-def plan_within(sizes: Sizes, layers: int, free_bytes: float, longest: int, most: int, *, keep_all: bool) -> Plan:
-    """Return the plan that is estimated fastest of those that take up to `free_bytes`.
+def plan_within(
+    sizes: Sizes,
+    layers: int,
+    free_bytes: float,
+    longest: int,
+    most: int,
+    *,
+    keep_all: bool,
+    movable: Movable = NOT_MOVABLE,
+    places: Sequence[Away] = (Away.NOTHING,),
+) -> Plan:
+    """Return the plan that is estimated fastest of those that take up to `free_bytes`; the smallest if none does.
 
     Args:
         sizes: of a token in a layer.
         layers: of the model.
-        free_bytes: for activations.
+        free_bytes: for activations, with what is `movable` on the GPU.
         longest: tokens of the longest row: no pass can be smaller.
         most: tokens of a whole step: no pass needs to be larger.
         keep_all: nothing is computed twice, whatever memory it takes.
+        movable: what of the model can still go to host memory.
+        places: what of it may lie there.
     """
     steps = sorted({min(max(tokens, longest), most) for tokens in _SPEED} | {longest})
     if keep_all:
         fitting = [tokens for tokens in steps if sizes.of_pass(tokens, (Keep.ALL,) * layers) <= free_bytes]
-        return Plan(fitting[-1] if fitting else longest, (Keep.ALL,) * layers)
-    plans = [_most_kept(sizes, layers, free_bytes, tokens) for tokens in steps]
+        return Plan(fitting[-1] if fitting else longest, (Keep.ALL,) * layers, places[0])
+    plans = [
+        _most_kept(sizes, layers, free_bytes + movable.saved(away, layers), tokens, away)
+        for away in places
+        for tokens in steps
+    ]
     found = [plan for plan in plans if plan is not None]
-    return max(found, key=speed_of) if found else Plan(longest, (Keep.INPUT,) * layers)
+    return max(found, key=speed_of) if found else Plan(longest, (Keep.HOST,) * layers, places[-1])
 
 
-def _most_kept(sizes: Sizes, layers: int, free_bytes: float, tokens: int) -> Plan | None:
-    """Return the plan with passes of `tokens` that keeps the most; None if not even the inputs fit."""
-    left = free_bytes - sizes.of_pass(tokens, (Keep.INPUT,) * layers)
+def _most_kept(sizes: Sizes, layers: int, free_bytes: float, tokens: int, away: Away) -> Plan | None:
+    """Return the plan with passes of `tokens` that keeps the most; None if not even the least fits."""
+    least = Keep.INPUT
+    if sizes.of_pass(tokens, (least,) * layers) > free_bytes:
+        least = Keep.HOST
+    left = free_bytes - sizes.of_pass(tokens, (least,) * layers)
     if left < 0:
         return None
-    attention, everything = (
-        tokens * (sizes.kept[keep] - sizes.kept[Keep.INPUT]) for keep in (Keep.ATTENTION, Keep.ALL)
-    )
+    attention, everything = (tokens * (sizes.kept[keep] - sizes.kept[least]) for keep in (Keep.ATTENTION, Keep.ALL))
     whole = min(layers, int(left // everything))
     partly = min(layers - whole, int((left - whole * everything) // attention))
     # The last layers keep the most: theirs is freed first, before the backward pass needs room of its own.
-    keeps = (Keep.INPUT,) * (layers - whole - partly) + (Keep.ATTENTION,) * partly + (Keep.ALL,) * whole
-    return Plan(tokens, keeps)
+    keeps = (least,) * (layers - whole - partly) + (Keep.ATTENTION,) * partly + (Keep.ALL,) * whole
+    return Plan(tokens, keeps, away)
 
 
 def speed_of(plan: Plan) -> float:
     """Return the speed of a plan, relative to the fastest there is."""
     known = max((tokens for tokens in _SPEED if tokens <= plan.tokens), default=min(_SPEED))
     again = sum(_AGAIN[keep] for keep in plan.keeps) / len(plan.keeps)
-    return _SPEED[known] / (1 + again)
+    away = {Away.NOTHING: 1.0, Away.EMBEDDING: _EMBEDDING_AWAY, Away.LAYERS: _EMBEDDING_AWAY * _LAYERS_AWAY[known]}
+    return _SPEED[known] * away[plan.away] / (1 + again)

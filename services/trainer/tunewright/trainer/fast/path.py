@@ -4,7 +4,8 @@ A step's tokens are split into passes by whole documents, as a budget of tokens 
 step, whatever the split. Knows the adapters only through the layers, and no optimizer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +18,8 @@ from tunewright.trainer.fast.dropout import LEVELS, Dropout, key_of, numbers
 from tunewright.trainer.fast.layer import Kept, Pass
 from tunewright.trainer.fast.linear import LinearGroup
 from tunewright.trainer.fast.loss import Losses, loss_and_gradient
-from tunewright.trainer.fast.passes import Plan
+from tunewright.trainer.fast.offload import HostInputs
+from tunewright.trainer.fast.passes import Keep, Plan
 from tunewright.trainer.fast.reading import Decoder
 
 
@@ -49,6 +51,7 @@ class FastPath:
         self.decoder = decoder
         self.plan = plan
         self.planned_gb = planned_gb
+        self._inputs = HostInputs(decoder.workspace.device)
         self._threshold = round(dropout * LEVELS)
         self._seed = seed
 
@@ -70,22 +73,43 @@ class FastPath:
         decoder = self.decoder
         device = decoder.workspace.device
         given = self._given(documents, number)
-        ids = torch.cat([document.ids for document in documents]).to(device)
+        ids = torch.cat([document.ids for document in documents]).to(decoder.embedding.device)
         following = torch.cat([document.following for document in documents])
         # Found on the CPU: to ask a GPU where the tokens lie would mean to wait for it.
         places = (following != IGNORED).nonzero()[:, 0]
         wanted, places = following[places].to(device), places.to(device)
         kept: list[Kept] = []
-        x = decoder.embedding.index_select(0, ids).to(decoder.workspace.dtype)
+        x = decoder.embedding.index_select(0, ids).to(device, decoder.workspace.dtype)
         delta = None
-        for layer, keep in zip(decoder.layers, self.plan.keeps, strict=True):
-            x, delta, saved = layer.forward(x, delta, given, keep)
+        for at, (layer, keep) in enumerate(zip(decoder.layers, self.plan.keeps, strict=True)):
+            with self._there(at, at + 1):
+                x, delta, saved = layer.forward(x, delta, given, keep)
+            if keep is Keep.HOST:
+                saved.x = self._inputs.put(at, saved.x)
             kept.append(saved)
         grad, losses = self._top(x, delta, wanted, places, scale)
-        del x, delta
-        for layer in reversed(decoder.layers):
-            layer.backward(kept.pop(), grad, given)
+        del x, delta, saved
+        for at, layer in reversed(list(enumerate(decoder.layers))):
+            saved = kept.pop()
+            if self.plan.keeps[at] is Keep.HOST:
+                saved.x = self._inputs.take(at, device)
+            if at and self.plan.keeps[at - 1] is Keep.HOST:
+                self._inputs.send_for(at - 1, device)
+            with self._there(at, at - 1):
+                layer.backward(saved, grad, given)
+            del saved
         return losses
+
+    @contextmanager
+    def _there(self, number: int, then: int) -> Iterator[None]:
+        """Have a layer's weights on the device while it computes, and send for those of layer `then`."""
+        stream = self.decoder.stream
+        if stream is None:
+            yield
+            return
+        stream.begin(number, then if 0 <= then < len(self.decoder.layers) else None)
+        yield
+        stream.end(number)
 
     def _top(
         self, x: torch.Tensor, delta: torch.Tensor | None, wanted: torch.Tensor, places: torch.Tensor, scale: float
@@ -94,7 +118,9 @@ class FastPath:
         decoder = self.decoder
         hidden = torch.empty_like(x)
         total, factors = decoder.arithmetic.add_norm(x, delta, decoder.norm.weight, decoder.norm.eps, hidden)
-        losses, back = loss_and_gradient(hidden, decoder.head, wanted, places, scale, decoder.arithmetic)
+        losses, back = loss_and_gradient(
+            hidden, decoder.head, wanted, places, scale, decoder.arithmetic, self.plan.logits
+        )
         grad = hidden.zero_()
         decoder.arithmetic.norm_backward(back, total, decoder.norm.weight, factors, grad)
         return grad, losses

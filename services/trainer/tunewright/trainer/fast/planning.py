@@ -3,17 +3,29 @@
 Knows sizes, no values.
 """
 
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
 import psutil
 import torch
 
+from tunewright.chassis.errors import OutOfResources
 from tunewright.chassis.stage import Reporter
 from tunewright.trainer.device import Device
 from tunewright.trainer.fast.arithmetic import Arithmetic, TorchArithmetic
-from tunewright.trainer.fast.passes import Keep, Plan, Sizes, plan_within, room_for_passes
+from tunewright.trainer.fast.passes import (
+    NOT_MOVABLE,
+    Away,
+    Keep,
+    Movable,
+    Plan,
+    Sizes,
+    plan_within,
+    room_for_passes,
+)
 from tunewright.trainer.fast.path import FastPath
+from tunewright.trainer.fast.placing import bring, place
 from tunewright.trainer.fast.reading import Decoder, read, why_not
 from tunewright.trainer.ranks import group
 from tunewright.trainer.spec import TrainingSpec
@@ -29,6 +41,8 @@ def fast_path(
     device: Device,
     longest: int,
     report: Reporter,
+    *,
+    alone: bool = True,
 ) -> FastPath | None:
     """Return the fast path of this run, None if it takes the plain one; tell which, and why.
 
@@ -38,6 +52,10 @@ def fast_path(
         device: where it takes place.
         longest: tokens of the longest row.
         report: hears the choice.
+        alone: nobody else trains this base, so that parts of it may go to host memory.
+
+    Raises:
+        OutOfResources: the base was loaded into host memory, and the run cannot take the fast path.
     """
     if spec.fast_path == "off":
         return None
@@ -46,12 +64,22 @@ def fast_path(
         why = "fast_path is auto, which takes the fast one on GPUs only"
     if why is None and spec.fsdp != "off" and group.current().size > 1:
         why = "the base lies in shards (fsdp), which only the plain one gathers"
+    on_host = device.type == "cuda" and not model.get_base_model().model.norm.weight.is_cuda
+    if why is not None and on_host:
+        raise OutOfResources(
+            f"the base does not fit on {device.name}, and the path that needs only two of its layers there is not for "
+            f"this run: {why}",
+            remedy="Change what the reason names, take a smaller base or a larger GPU.",
+        )
     if why is not None:
         report.event("fast_path", f"the plain path is taken: {why}", fast=False, reason=why)
         return None
-    decoder = read(model, device, _arithmetic(device))
+    stream = bring(model, torch.device("cuda", 0)) if on_host else None
+    decoder = replace(read(model, device, _arithmetic(device)), stream=stream)
     budget = _gpu_budget(spec) if device.type == "cuda" else 0.0
-    plan = _gpu_plan(decoder, spec, longest, budget) if budget else _cpu_plan(decoder, spec, longest)
+    plan = _gpu_plan(decoder, spec, longest, budget, alone=alone) if budget else _cpu_plan(decoder, spec, longest)
+    if stream is None:
+        decoder = place(model, decoder, plan)
     report.event("fast_path", f"the fast path is taken: {plan.describe()}", fast=True, tokens_a_pass=plan.tokens)
     return FastPath(decoder, plan, dropout=spec.lora_dropout, seed=spec.seed, planned_gb=budget / 1e9)
 
@@ -76,14 +104,29 @@ def _gpu_budget(spec: TrainingSpec) -> float:
     return min(spec.vram_budget_gb * 1e9, free + mine) if spec.vram_budget_gb else float(free + mine)
 
 
-def _gpu_plan(decoder: Decoder, spec: TrainingSpec, longest: int, budget: float) -> Plan:
+def _movable(decoder: Decoder) -> Movable:
+    tied = decoder.embedding.data_ptr() == decoder.head.data_ptr()
+    linears = (frozen.weight for layer in decoder.layers for group in layer.groups for frozen in group.frozen)
+    return Movable(0 if tied else decoder.embedding.nbytes, sum(weight.nbytes for weight in linears))
+
+
+def _gpu_plan(decoder: Decoder, spec: TrainingSpec, longest: int, budget: float, *, alone: bool) -> Plan:
     trained = sum(
         group.down_RK.numel() + group.outputs * sum(group.ranks) for layer in decoder.layers for group in layer.groups
     )
-    room = room_for_passes(budget, torch.cuda.memory_allocated(), trained, decoder.workspace.bytes)
-    most = max(longest, longest * spec.batch_rows)
+    if decoder.stream is not None:
+        movable, places = NOT_MOVABLE, [Away.LAYERS]
+    else:
+        movable, places = _movable(decoder), list(Away) if alone else [Away.NOTHING]
     return plan_within(
-        _sizes(decoder), len(decoder.layers), room, longest, most, keep_all=not spec.gradient_checkpointing
+        _sizes(decoder),
+        len(decoder.layers),
+        room_for_passes(budget, torch.cuda.memory_allocated(), trained, decoder.workspace.bytes),
+        longest,
+        max(longest, longest * spec.batch_rows),
+        keep_all=not spec.gradient_checkpointing,
+        movable=movable,
+        places=places,
     )
 
 

@@ -14,6 +14,7 @@ from tunewright.trainer.fast.arithmetic import Arithmetic
 from tunewright.trainer.fast.layer import Heads, Layer, Norm
 from tunewright.trainer.fast.linear import Adapter, Frozen, LinearGroup, Workspace
 from tunewright.trainer.fast.passes import GROUPS
+from tunewright.trainer.fast.streaming import LayerStream
 from tunewright.trainer.spec import TrainingSpec
 
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
@@ -43,6 +44,8 @@ class Decoder:
     """transformers' module that makes angles of positions."""
     workspace: Workspace
     arithmetic: Arithmetic
+    stream: LayerStream | None = None
+    """Where the layers' weights come from, if they lie in host memory."""
 
 
 def why_not(model: Any, spec: TrainingSpec, device: Device) -> str | None:  # noqa: ANN401 - PEFT ships no types
@@ -96,7 +99,7 @@ def read(model: Any, device: Device, arithmetic: Arithmetic) -> Decoder:  # noqa
     """Return the decoder of a model for which `why_not` says None."""
     causal = model.get_base_model()
     config, body = causal.config, causal.model
-    workspace = Workspace(device.compute_dtype, body.embed_tokens.weight.device)
+    workspace = Workspace(device.compute_dtype, body.norm.weight.device)
     width = _head_width(config)
     heads = Heads(config.num_attention_heads, config.num_key_value_heads, width, body.layers[0].self_attn.scaling)
     layers = []

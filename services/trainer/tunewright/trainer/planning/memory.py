@@ -7,10 +7,14 @@ counts, for one token in one layer: D width of the model, F of the MLP, e bytes 
 from dataclasses import asdict, dataclass, replace
 
 from tunewright.trainer.fast.passes import (
+    FEWER_LOGITS,
     FIXED,
     GROUPS,
+    MARGIN,
     OPTIMIZER,
+    Away,
     Keep,
+    Movable,
     Plan,
     Sizes,
     columns_beside,
@@ -109,6 +113,13 @@ def takes_fast_path(shape: Shape, spec: TrainingSpec, machine: Machine) -> bool:
     knows = spec.method == "qlora" and spec.objective != "dpo" and not spec.use_dora and not spec.modules_to_save
     computes = spec.bnb_4bit_compute_dtype != "float16" and (machine.type == "cpu" or machine.each < _FLOAT)
     return wanted and knows and computes and not shape.slides
+
+
+def exceeds_gpu(shape: Shape, spec: TrainingSpec, machine: Machine) -> bool:
+    """Return True if the base does not fit on the GPU, and only the fast path can train it, layer by layer."""
+    room = min(machine.memory, spec.vram_budget_gb * 1e9) if spec.vram_budget_gb else machine.memory
+    alone = machine.type == "cuda" and not spec.search.trials and takes_fast_path(shape, spec, machine)
+    return alone and _weights(shape, spec, machine) > room * MARGIN
 
 
 def _static(shape: Shape, spec: TrainingSpec, machine: Machine, parts: Trained, *, evaluated: bool) -> Memory:
@@ -218,7 +229,10 @@ def _fast(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machine, 
     keep_all = not spec.gradient_checkpointing
     if machine.type == "cuda":
         most = max(longest, longest * spec.batch_rows)
-        passes = plan_within(_sizes(shape, spec, machine), shape.layers, room, longest, most, keep_all=keep_all)
+        passes = plan_within(
+            _sizes(shape, spec, machine), shape.layers, room, longest, most, keep_all=keep_all,
+            movable=_movable(shape, spec, machine), places=[Away.NOTHING] if spec.search.trials else list(Away),
+        )  # fmt: skip
     else:
         passes = Plan(max(longest, _CPU_TOKENS), (Keep.ALL if keep_all else Keep.INPUT,) * shape.layers)
     return Footprint(passes_of(shape, spec, lengths, machine, passes), passes)
@@ -229,13 +243,21 @@ def passes_of(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machi
     static = _static(shape, spec, machine, trained(shape, spec), evaluated=bool(lengths.validation))
     training = _sizes(shape, spec, machine).of_pass(passes.tokens, passes.keeps)
     training += workspace_bytes(shape, spec, machine.each)
+    away = _movable(shape, spec, machine).saved(passes.away, shape.layers)
+    fewer_logits = 0 if passes.away is Away.NOTHING else round(FEWER_LOGITS)
     return replace(
         static,
+        weights=static.weights - (away - fewer_logits if away else 0),
         optimizer=max(static.optimizer, static.trained // _FLOAT * (OPTIMIZER - _FLOAT - 2)),
         activations=max(training, _evaluation(shape, spec, lengths, machine, 1)),
-        head=round(FIXED),
+        head=round(FIXED) - fewer_logits,
         fixed=CUDA_CONTEXT if machine.type == "cuda" else CPU_PROCESS,
     )
+
+
+def _movable(shape: Shape, spec: TrainingSpec, machine: Machine) -> Movable:
+    layers = nf4_bytes(shape.linear_weights, double=spec.bnb_4bit_use_double_quant)
+    return Movable(0 if shape.tied else machine.each * shape.embedding, layers)
 
 
 def _sizes(shape: Shape, spec: TrainingSpec, machine: Machine) -> Sizes:
