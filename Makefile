@@ -8,7 +8,9 @@ TORCH_INDEX ?=
 WHEELHOUSE ?=
 # gpu where an NVIDIA driver answers, else cpu; each has its own lock.
 DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
-# Further arguments for pytest, for example PYTEST_ARGS="-m 'not heavy' -n 2".
+# Processes that share the test files: while a test waits for a service, another one works.
+TEST_WORKERS ?= 2
+# Further arguments for pytest, for example PYTEST_ARGS="-m 'not heavy'".
 PYTEST_ARGS ?=
 
 VENV := .venv
@@ -61,7 +63,7 @@ types: env ## types: mypy, strict
 	$(BIN)/mypy $(CODE)
 
 test: env lint types ## what CI runs: style, types, every test that needs no Docker
-	$(BIN)/python -m pytest tests --ignore=tests/stack $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests --ignore=tests/stack -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-stack: env wheelhouse ## tests of the whole stack in containers (needs a Docker engine)
 	$(BIN)/python -m pytest tests/stack $(PYTEST_ARGS)
