@@ -1,5 +1,6 @@
 """Two workers of a local Ray cluster train as one process does, and the loss of one is survived."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -39,9 +40,13 @@ def cluster() -> Iterator[Cluster]:
 
 
 def workers() -> list[psutil.Process]:
-    """Return the processes of Ray Train's workers."""
-    found = psutil.Process().children(recursive=True)
-    return [process for process in found if any("RayTrainWorker" in part for part in process.cmdline())]
+    """Return the living processes of Ray Train's workers."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # some end while one looks
+            if any("RayTrainWorker" in part for part in process.cmdline()):
+                found.append(process)
+    return found
 
 
 @pytest.mark.heavy
