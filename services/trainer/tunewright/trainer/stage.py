@@ -29,7 +29,8 @@ from tunewright.trainer.device import Device, pick_device
 from tunewright.trainer.encoding import Encoded, Encoder, Example
 from tunewright.trainer.fast.planning import fast_path
 from tunewright.trainer.golden import golden_answers
-from tunewright.trainer.loop import Loop, PreferenceTrainer, SupervisedTrainer, training_arguments
+from tunewright.trainer.loop import Loop
+from tunewright.trainer.objectives import PreferenceTrainer, SupervisedTrainer, training_arguments
 from tunewright.trainer.planning.lengths import steps_of
 from tunewright.trainer.planning.machine import Machine
 from tunewright.trainer.planning.memory import exceeds_gpu
