@@ -1,18 +1,24 @@
 """Personal data is found by form and checksum; what only looks like it stays."""
 
+import json
+import random
 import re
+import string
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tunewright.dataprep.excerpts import excerpt
 from tunewright.dataprep.guards import DIGITS
 from tunewright.dataprep.pii import finding
 from tunewright.dataprep.pii.finding import KINDS, find
 from tunewright.dataprep.pii.masking import PLACEHOLDERS, mask
+from tunewright.dataprep.rules import apply
 from tunewright.dataprep.scanning import scan
-from tunewright.dataprep.spec import Pii
+from tunewright.dataprep.spec import DataprepSpec, Pii
 
 MASKED = {
     "Write to joe.doe+x@mail.example-shop.co.uk.": "Write to [EMAIL].",
@@ -106,3 +112,48 @@ def test_no_form_of_a_token_is_passed_over_for_lack_of_a_sign(token: str) -> Non
 )
 def test_named_secrets_logins_and_key_files_are_not_passed_over_either(text: str) -> None:
     assert finding._may_hold_secret(text)
+
+
+RANDOM = random.Random(0)  # noqa: S311 - tokens for a test
+
+
+def test_a_named_secret_of_letters_first_is_no_name_of_a_thing() -> None:
+    letters = string.ascii_letters + string.digits
+    tokens = ["".join(RANDOM.choices(letters, k=24)) for _ in range(400)]
+    mixed = [token for token in tokens if any(map(str.isdigit, token))]
+    found = sum(bool(find(f'{{"api_key": "{token}"}}')) for token in mixed)
+    assert found > 0.9 * len(mixed)
+    for name in ("AWS_SECRET_ACCESS_KEY", "module.function2", "projects/prod/secrets/db/20241109"):
+        assert find(f'api_key = "{name}"') == []
+
+
+def test_no_value_keeps_the_finder_busy() -> None:
+    # Words run together were tried in exponentially many ways: each further letter doubled the seconds.
+    for value in ("access_token=projects/prod/secrets/db/" + "a1" * 2000 + "+", "a" * 5000 + "+=", "aB3" * 1500 + "$"):
+        find(f'access_key = "{value}"')
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ('{"api_key": "8fWz3Kp0Lx7Vt2Rb9Nf4", "phone": 13912345678}', '{"api_key": "[SECRET]", "phone": "[PHONE]"}'),
+        ('{"text": "\\u8054\\u7cfb\\u7535\\u8bdd13912345678"}', None),
+        ('{"text": "Contact:\\n13912345678"}', '{"text": "Contact:\\n[PHONE]"}'),
+        ('{"text": "card\\n4111111111111111 and 4539578763621486"}', '{"text": "card\\n[CARD] and [CARD]"}'),
+    ],
+)
+def test_what_stands_behind_escapes_or_beside_another_place_is_masked_and_stays_json(
+    text: str, masked: str | None
+) -> None:
+    row: list[Any] = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": text}]
+    (treated,) = apply([row], DataprepSpec()).rows
+    content = treated[1]["content"]
+    assert "139" not in content
+    json.loads(content)
+    assert masked is None or content == masked
+
+
+def test_a_report_shows_nothing_that_escapes_hide() -> None:
+    shown = excerpt('{"body": "Call\\n13912345678", "n": "safe\\ntext"}')
+    assert "139" not in shown
+    assert "safe" in shown

@@ -41,7 +41,16 @@ def test_fields_code_headings_and_lists_of_steps_are_content() -> None:
     lines = ["Type: String", "Required: No", "# Overview", "import os", "    return x", "1. Open the lid", "a = b", "}"]
     ends = "\n".join(lines)
     repeated = find_repeated([f"{article(number)}\n{ends}" for number in range(40)])
-    assert repeated <= {"import os"}
+    assert not repeated
+    heads = ["import os", "from pathlib import Path", "use std::io", "类型：字符串", "默认值： 空", "第一条 总则"]
+    head = "\n".join(heads)
+    assert not find_repeated([f"{head}\n{article(number)}" for number in range(40)])
+
+
+def test_a_chinese_sentence_is_no_menu_line() -> None:
+    sentence = "本指南说明如何安装和配置数据库服务以及如何备份数据"
+    documents = [f"{sentence if number < 12 else number}\n首页\n{article(number)}" for number in range(40)]
+    assert find_repeated(documents) == {"首页"}
 
 
 def test_a_title_that_stands_in_the_menu_too_stays() -> None:

@@ -143,6 +143,26 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"messages": [turn("user", "a"), turn("assistant", None, tool_calls=[call("get_weather", "{'city': 1}")])]},
         "messages[1].tool_calls[0].function.arguments: is not JSON at character 2 (Expecting property name enclosed in",
     ),
+    "arguments say NaN": (
+        {"messages": [turn("user", "a"), turn("assistant", None, tool_calls=[call("get_weather", '{"a": NaN}')])]},
+        "messages[1].tool_calls[0].function.arguments: is not JSON (NaN is no JSON): write it as json.dumps does",
+    ),
+    "arguments end in half a character": (
+        {
+            "messages": [
+                turn("user", "a"),
+                turn("assistant", None, tool_calls=[call("get_weather", '{"a": "\\ud83d"}')]),
+            ]
+        },
+        "messages[1].tool_calls[0].function.arguments: is not JSON (half of a surrogate pair)",
+    ),
+    "definitions are endless": (
+        {
+            "messages": [turn("user", "a"), END],
+            "tools": '[{"name": "f", "parameters": ' + '{"a":' * 3000 + "1" + "}" * 3000 + "}]",
+        },
+        "tools: is not JSON (nested too deeply)",
+    ),
     "arguments are no object": (
         {"messages": [turn("user", "a"), turn("assistant", None, tool_calls=[call("get_weather", "[1]")])]},
         "messages[1].tool_calls[0].function.arguments: a JSON object of arguments is expected, found a list",

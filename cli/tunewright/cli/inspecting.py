@@ -147,7 +147,7 @@ class _Job:
             name: sum(path not in gone for path in upload.rglob("*") if not path.is_dir())
             for name, upload in self._uploads.items()
         }
-        if not any(left.values()):
+        if not any(left.values()) or not any(path.exists() for path in gone):
             return False
         for path in gone:
             path.unlink(missing_ok=True)

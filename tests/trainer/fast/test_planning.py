@@ -4,9 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.trainer.conftest import letters, set_up, write_dataset
+from tests.trainer.reporting import Recorder
+from tunewright.chassis.errors import OutOfResources
+from tunewright.trainer.device import Device
 from tunewright.trainer.fast.passes import Keep, Sizes, plan_within, speed_of
+from tunewright.trainer.fast.planning import fast_path
+from tunewright.trainer.spec import TrainingSpec
 
 # Bytes a token and layer of a 7B shape: 28 layers of width 3584 with MLPs of 18944.
 SIZES = Sizes({Keep.INPUT: 7_800, Keep.ATTENTION: 32_000, Keep.ALL: 108_000, Keep.HOST: 640}, 260_000, 21_500)
@@ -64,3 +70,16 @@ def test_on_a_cpu_it_is_taken_when_asked_for_and_can_be_turned_off(tmp_path: Pat
     trainer, _ = set_up(tmp_path, dataset, fast_path="off")
     assert trainer.fast is None
     assert trainer.report.of_type("fast_path") == []
+
+
+def test_a_whole_model_has_no_base_to_ask_and_is_left_to_the_plain_path(tmp_path: Path) -> None:
+    # A whole model is no PeftModel, and other decoders have no `model.norm`: neither may be asked for on a GPU.
+    spec = TrainingSpec.from_mapping({"method": "full"})
+    report = Recorder(tmp_path / "checkpoints")
+    device = Device("cuda", "a GPU", torch.bfloat16)
+    with pytest.raises(OutOfResources, match="not for this run: method is full"):
+        fast_path(torch.nn.Linear(2, 2), spec, device, 8, report)
+    plain = torch.nn.Linear(2, 2)
+    next(iter(plain.parameters())).__class__ = type("OnGpu", (torch.nn.Parameter,), {"is_cuda": True})
+    assert fast_path(plain, spec, device, 8, report) is None
+    assert report.of_type("fast_path")[0]["reason"] == "method is full, it knows qlora"

@@ -4,6 +4,8 @@ A report is passed on more freely than data. So what the finders of `pii` see is
 letter and digit: also where the setting keeps it, and also in rows that are dropped. Knows no counts.
 """
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -14,6 +16,7 @@ from tunewright.dataprep.tool_use import said
 
 EXCERPT_CHARS = 600
 _LEAD_CHARS = 80
+_ESCAPED = re.compile(r'"(?:[^"\\\n]++|\\.)*+"')
 _MARGIN_CHARS = 20_000
 """Beyond the piece shown, this much is looked at too: a secret at its edge is seen whole."""
 
@@ -41,7 +44,23 @@ class Change(TypedDict):
 
 
 def hidden(text: str) -> str:
-    """Return the text with the letters and digits of personal data as dots; no character moves."""
+    """Return the text with the letters and digits of personal data as dots; no character moves.
+
+    Where escapes of JSON stand before or in it, its whole literal is dots.
+    """
+    text = _hidden(text)
+    return _ESCAPED.sub(_hidden_literal, text) if "\\" in text else text
+
+
+def _hidden_literal(match: re.Match[str]) -> str:
+    try:
+        said = json.loads(match[0])
+    except ValueError:
+        return match[0]
+    return match[0] if _hidden(said) == said else f'"{"•" * (len(match[0]) - 2)}"'
+
+
+def _hidden(text: str) -> str:
     while found := find(text, scanning.scan_one(text)):
         pieces, position = [], 0
         for place in found:

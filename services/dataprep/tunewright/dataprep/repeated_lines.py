@@ -26,8 +26,15 @@ _LONGEST_MENU_LINE = 60
 _LONGEST_LINE = 300
 _LONGEST_SIGN = 2
 """Characters of a line without letters, such as an arrow or a bullet."""
-# Headings, quotes, tables, comments and numbers of a text; code, fields (`Type: String`), arrows and paths.
-_CONTENT = re.compile(r"^(?:#|>|\||//|/\*|\*/|\d+[.)]|[a-z]\))|[=;{}<>`\\]|::|->|\w\(|:\s|:$|https?://|\$")
+_MOST_CJK = 12
+"""Characters of a script without spaces in a line as short as a menu's."""
+# Headings, quotes, tables, comments and numbers of a text; code, what it brings in, fields (`Type: String`), paths.
+_CONTENT = re.compile(
+    r"^(?:#|>|\||//|/\*|\*/|\d+[.)]|[a-z]\)|第\w{1,4}[条章节款])"
+    r"|^(?:import|from|use|using|package|include|require|open|module|extern|with)\b"
+    r"|[=;{}<>`\\]|::|->|\w\(|[:：](?:\s|$)|：|https?://|\$"
+)
+_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _SENTENCE_END = re.compile(r"[.!?。！？…]['\")\]”’]*$")
 _INDENT = re.compile(r"^(?: {4,}|\t)")
 
@@ -88,5 +95,7 @@ def _comparable(line: str) -> str:
 
 
 def _is_menu_like(line: str) -> bool:
-    short = len(line) <= _LONGEST_MENU_LINE and len(line.split()) <= _MOST_WORDS
+    short = (
+        len(line) <= _LONGEST_MENU_LINE and len(line.split()) <= _MOST_WORDS and len(_CJK.findall(line)) <= _MOST_CJK
+    )
     return short and not _SENTENCE_END.search(line) and line[-1:] not in {",", ")"}

@@ -15,8 +15,9 @@ import numpy.typing as npt
 from tunewright.dataprep import guards, languages, measuring, quality, repeated_lines, repetition, scanning
 from tunewright.dataprep.cleaning import ANSWERS, EDGED, RULES, clean_messages, cleaning_flags
 from tunewright.dataprep.filters import Rejection, is_judged, reject_answer, reject_raw, reject_size
+from tunewright.dataprep.json_texts import is_json
 from tunewright.dataprep.pii.finding import KINDS
-from tunewright.dataprep.pii.masking import WORDS, mask, masked_calls
+from tunewright.dataprep.pii.masking import WORDS, mask, mask_json, masked_calls
 from tunewright.dataprep.scan_tables import Flags
 from tunewright.dataprep.shapes import Message
 from tunewright.dataprep.spec import DataprepSpec
@@ -165,11 +166,13 @@ def _mask(texts: _Texts, spec: DataprepSpec, done: Treatment) -> None:
     if all(getattr(spec.pii, kind) == "keep" for kind in KINDS):
         return
     changed = dict.fromkeys(_mask_calls(spec, done) if texts.has_calls else ())
-    for place in texts.flagged(guards.PII):
+    escaped = {place for place, text in enumerate(texts.texts) if "\\" in text and is_json(text)}
+    for place in sorted({*texts.flagged(guards.PII), *escaped}):
         number = int(texts.owners[place])
         if number in done.rejections:
             continue
-        masked = mask(texts.texts[place], spec.pii, int(texts.flags[place]))
+        text = texts.texts[place]
+        masked = mask_json(text, spec.pii) if place in escaped else mask(text, spec.pii, int(texts.flags[place]))
         if masked.drop:
             done.rejections[number] = Rejection(f"pii_{masked.drop}", WORDS[masked.drop])
         elif masked.kinds:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tunewright.dataprep.json_texts import loads
 from tunewright.dataprep.problems import RowError, kind_of
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def definitions(value: Any, place: str) -> "Message | None":  # noqa: ANN401 - a
     twice = [name for name, count in _counts(names_of(found)).items() if count > 1]
     if twice:
         raise RowError("invalid_tools", place, f"defines {twice[0]!r} twice: give each function a name of its own")
-    return {"role": TOOLS, "content": compact(found)}
+    return {"role": TOOLS, "content": _dumped(found, place, separators=(",", ":"))}
 
 
 def calls_of(value: Any, place: str) -> list[dict[str, Any]]:  # noqa: ANN401 - any JSON value
@@ -96,7 +97,7 @@ def _with_written_calls(turn: dict[str, Any], content: str) -> dict[str, Any]:
     if not written or turn.get("tool_calls") or _WRITTEN.sub("", content[content.index("<tool_call>") :]).strip():
         return turn
     try:
-        calls = [json.loads(call) for call in written]
+        calls = [loads(call) for call in written]
     except (ValueError, RecursionError):
         return turn
     return {**turn, "content": content[: content.index("<tool_call>")].strip(), "tool_calls": calls}
@@ -145,12 +146,18 @@ def parsed(text: str, place: str) -> Any:  # noqa: ANN401 - any JSON value
         RowError: it is no JSON; the place in it is named.
     """
     try:
-        return json.loads(text)
+        return loads(text)
     except (ValueError, RecursionError) as error:
         at = f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
-        why = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+        why = error.msg if isinstance(error, json.JSONDecodeError) else _why_not_json(error)
         remedy = "write it as json.dumps does, or leave the row out"
         raise RowError("invalid_json", place, f"is not JSON{at} ({why}): {remedy}") from None
+
+
+def _why_not_json(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return "half of a surrogate pair" if isinstance(error, UnicodeEncodeError) else str(error)
 
 
 def compact(value: Any) -> str:  # noqa: ANN401 - any JSON value
@@ -183,6 +190,16 @@ def _evened(arguments: str) -> str:
     return json.dumps(json.loads(arguments), ensure_ascii=False, sort_keys=True)
 
 
+def _dumped(value: Any, place: str, **how: Any) -> str:  # noqa: ANN401 - any JSON value
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, **how)
+        text.encode()
+    except (ValueError, RecursionError) as error:
+        why = f"can't be kept as JSON ({_why_not_json(error)}): write it flatter, or leave the row out"
+        raise RowError("invalid_json", place, why) from None
+    return text
+
+
 def _definition(value: Any, place: str) -> dict[str, Any]:  # noqa: ANN401 - any JSON value
     function, at = value, place
     if isinstance(value, dict) and "function" in value:
@@ -213,7 +230,7 @@ def _call(call: Any, place: str) -> dict[str, Any]:  # noqa: ANN401 - any JSON v
         value = parsed(arguments, f"{at}.arguments")
     else:
         value = arguments or {}
-        arguments = json.dumps(value, ensure_ascii=False)
+        arguments = _dumped(value, f"{at}.arguments")
     if not isinstance(value, dict):
         text = f"a JSON object of arguments is expected, found {kind_of(value)}"
         raise RowError("wrong_type", f"{at}.arguments", text)

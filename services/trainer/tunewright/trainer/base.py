@@ -3,6 +3,7 @@
 Knows nothing of adapters and rows.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _PAD_CANDIDATES = (
     "<|end_of_text|>",
     "<unk>",
 )
+_PIECE, _PIECES = 64 * 1024, 4
 # Ends of an assistant's turn in the chat templates of the field.
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|eot|>", "<|end_of_turn|>", "</s>")
 
@@ -77,6 +79,22 @@ def base_identity(directory: Path, runtime: Mapping[str, Any]) -> BaseIdentity:
         if document is not None and document.base_model:
             return BaseIdentity(document.base_model, document.base_revision)
     return BaseIdentity(directory.resolve().name, None)
+
+
+def weights_fingerprint(directory: Path) -> str:
+    """Return a SHA-256 that tells one base from another: of its config, and of each file's size and pieces.
+
+    The pieces are the header and 64 KiB at four places: enough to tell trainings of one model apart, in milliseconds.
+    """
+    digest = hashlib.sha256((directory / "config.json").read_bytes())
+    for path in sorted(directory.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            for quarter in range(_PIECES + 1):
+                file.seek(max(0, (size - _PIECE) * quarter // _PIECES))
+                digest.update(file.read(_PIECE))
+    return digest.hexdigest()
 
 
 def load_tokenizer(directory: Path, report: Reporter) -> Any:  # noqa: ANN401 - transformers ships no types

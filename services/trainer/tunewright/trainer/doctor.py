@@ -16,7 +16,7 @@ from tunewright.v1 import doctor_pb2, doctor_pb2_grpc
 
 _SECONDS = 120.0
 """At most: torch is imported, twenty seconds on a busy machine."""
-_COMMAND = ("-m", "tunewright.cli", "doctor", "--json")
+_COMMAND = ("-P", "-m", "tunewright.cli", "doctor", "--json")
 
 
 class DoctorService(doctor_pb2_grpc.DoctorServiceServicer):

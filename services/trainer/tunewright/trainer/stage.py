@@ -22,6 +22,7 @@ from tunewright.trainer.base import (
     load_base,
     load_tokenizer,
     quantization,
+    weights_fingerprint,
 )
 from tunewright.trainer.board import Board
 from tunewright.trainer.data import load_dataset
@@ -119,7 +120,7 @@ def train(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, repo
     _check_and_tell(train, held_out, spec, report)
     device = pick_device(spec, report)
 
-    is_sharded = spec.fsdp == "full_shard" and group.current().size > 1
+    is_sharded = _is_sharded(spec, report)
 
     def fresh(wanted: TrainingSpec) -> Any:  # noqa: ANN401 - transformers ships no types
         on_host = not is_sharded and _exceeds_gpu(inputs["base"], wanted, device)
@@ -295,6 +296,15 @@ def _trainer(
     return trainer
 
 
+def _is_sharded(spec: TrainingSpec, report: Reporter) -> bool:
+    """Return True if the base is divided among several processes; tell where one alone was asked to do so."""
+    asked, alone = spec.fsdp == "full_shard", group.current().size == 1
+    if asked and alone:
+        text = "fsdp is full_shard, but the run has one process: the base lies on its device as a whole"
+        report.event("not_sharded", text, severity=Severity.WARNING)
+    return asked and not alone
+
+
 def _exceeds_gpu(base: Path, spec: TrainingSpec, device: Device) -> bool:
     """Return True if the base is to be loaded into host memory; False if nothing is known of its shape."""
     if device.type != "cuda":
@@ -368,8 +378,7 @@ def _fingerprint(spec: TrainingSpec, train: Encoded, held_out: Encoded, inputs: 
         digest.update(canonical_json([example.input_ids, example.labels, list(example.rejected_ids)]))
     if "adapter" in inputs:
         digest.update(file_sha256(inputs["adapter"] / "adapter_model.safetensors").encode())
-    weights = sorted((path.name, path.stat().st_size) for path in inputs["base"].glob("*.safetensors"))
-    digest.update(canonical_json([list(entry) for entry in weights]))
+    digest.update(weights_fingerprint(inputs["base"]).encode())
     return digest.hexdigest()
 
 

@@ -9,6 +9,7 @@ import torch
 
 from tunewright.trainer.device import Device
 from tunewright.trainer.planning.timing import peak_of
+from tunewright.trainer.ranks.sharding import Sharded4bit
 from tunewright.trainer.spec import TrainingSpec
 
 
@@ -24,7 +25,7 @@ def operations_a_token(model: Any, spec: TrainingSpec) -> float:  # noqa: ANN401
         sum(
             module.in_features * module.out_features * (4 + 2 * module.weight.requires_grad + reference)
             for module in model.modules()
-            if isinstance(module, torch.nn.Linear)
+            if isinstance(module, torch.nn.Linear | Sharded4bit)
         )
     )
 

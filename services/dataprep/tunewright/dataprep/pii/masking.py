@@ -46,14 +46,16 @@ def mask(text: str, pii: Pii, flags: int) -> Masked:
     masked = _mask_text(text, pii, flags)
     if not masked.kinds or not is_json(text) or is_json(masked.text):
         return masked
-    return _mask_values(text, pii)
+    return _mask_within(text, pii, flags)
 
 
 def mask_json(text: str, pii: Pii) -> Masked:
     """Return a JSON document masked, also what its escapes hide."""
     around = mask(text, pii, scanning.scan_one(text))
-    inside = around if around.drop else _mask_values(around.text, pii)
-    return Masked(inside.text, _added(around.kinds, inside.kinds), inside.drop)
+    if around.drop:
+        return around
+    inside = _mask_values(around.text, pii)
+    return Masked(inside.text, {} if inside.drop else _added(around.kinds, inside.kinds), inside.drop)
 
 
 def masked_calls(calls: Sequence[Mapping[str, Any]], pii: Pii) -> tuple[list[dict[str, Any]], Masked]:
@@ -64,6 +66,18 @@ def masked_calls(calls: Sequence[Mapping[str, Any]], pii: Pii) -> tuple[list[dic
     ]
     drop = next((one.drop for one in own if one.drop), "")
     return masked, Masked("", _added(*(one.kinds for one in own)), drop)
+
+
+def _mask_within(text: str, pii: Pii, flags: int) -> Masked:
+    """Return a JSON document masked: whole places where it stays JSON then, the rest by what its values say."""
+    kinds: Counter[str] = Counter()
+    for one in reversed([place for place in find(text, flags) if getattr(pii, place.kind) != "keep"]):
+        changed = text[: one.start] + PLACEHOLDERS[one.kind] + text[one.end :]
+        if is_json(changed):
+            text = changed
+            kinds[one.kind] += 1
+    inside = _mask_values(text, pii)
+    return Masked(inside.text, {} if inside.drop else _added(kinds, inside.kinds), inside.drop)
 
 
 def _mask_values(text: str, pii: Pii) -> Masked:

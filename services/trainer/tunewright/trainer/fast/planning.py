@@ -64,7 +64,7 @@ def fast_path(
         why = "fast_path is auto, which takes the fast one on GPUs only"
     if why is None and spec.fsdp != "off" and group.current().size > 1:
         why = "the base lies in shards (fsdp), which only the plain one gathers"
-    on_host = device.type == "cuda" and not model.get_base_model().model.norm.weight.is_cuda
+    on_host = device.type == "cuda" and not next(model.parameters()).is_cuda
     if why is not None and on_host:
         raise OutOfResources(
             f"the base does not fit on {device.name}, and the path that needs only two of its layers there is not for "
@@ -74,7 +74,7 @@ def fast_path(
     if why is not None:
         report.event("fast_path", f"the plain path is taken: {why}", fast=False, reason=why)
         return None
-    stream = bring(model, torch.device("cuda", 0)) if on_host else None
+    stream = bring(model, torch.device("cuda", device.index)) if on_host else None
     decoder = replace(read(model, device, _arithmetic(device)), stream=stream)
     budget = _gpu_budget(spec) if device.type == "cuda" else 0.0
     plan = _gpu_plan(decoder, spec, longest, budget, alone=alone) if budget else _cpu_plan(decoder, spec, longest)

@@ -40,7 +40,7 @@ class LocalRanks:
     def start(self) -> None:
         """Start all processes afresh."""
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir()
+        self._folder.mkdir(mode=0o700)
         task = self._folder / "task.json"
         task.write_text(json.dumps(self._task), encoding="utf-8")
         self._read = [0] * self._size
