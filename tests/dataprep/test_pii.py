@@ -139,7 +139,7 @@ def test_no_value_keeps_the_finder_busy() -> None:
         ('{"api_key": "8fWz3Kp0Lx7Vt2Rb9Nf4", "phone": 13912345678}', '{"api_key": "[SECRET]", "phone": "[PHONE]"}'),
         ('{"text": "\\u8054\\u7cfb\\u7535\\u8bdd13912345678"}', None),
         ('{"text": "Contact:\\n13912345678"}', '{"text": "Contact:\\n[PHONE]"}'),
-        ('{"text": "card\\n4111111111111111 and 4539578763621486"}', '{"text": "card\\n[CARD] and [CARD]"}'),
+        ('{"text": "card\\n4539578763621486 and 4539578763621486"}', '{"text": "card\\n[CARD] and [CARD]"}'),
     ],
 )
 def test_what_stands_behind_escapes_or_beside_another_place_is_masked_and_stays_json(

@@ -36,9 +36,9 @@ def test_the_best_trial_is_trained_on_and_ends_in_the_bytes_of_a_run_with_its_se
 ) -> None:
     loads = []
 
-    def counted(*arguments: Any) -> Any:  # noqa: ANN401 - whatever it takes
+    def counted(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - whatever it takes
         loads.append(arguments)
-        return base.load_base(*arguments)
+        return base.load_base(*arguments, **named)
 
     monkeypatch.setattr("tunewright.trainer.stage.load_base", counted)
     dataset = write_dataset(tmp_path / "dataset", letters(8), letters(4))

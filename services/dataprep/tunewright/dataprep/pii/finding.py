@@ -221,7 +221,7 @@ def _secrets(text: str, _: Numbers) -> Iterator[tuple[int, int]]:
             yield match.span(name)
 
 
-_WORDS = re.compile(r"[A-Za-z]++[0-9]{0,4}+(?:[_./=-]++[A-Za-z]++[0-9]{0,4}+)*+[_./=-]*+")
+_WORDS = re.compile(r"[A-Za-z]++[0-9]{0,4}+(?:[_./=-]++(?:[A-Za-z]++[0-9]{0,4}+|[0-9]{1,8}+))*+[_./=-]*+")
 """Names of things, such as `AWS_SECRET_ACCESS_KEY` or `module.function2`: digits end a word, and a sign parts two.
 Possessive, so that no value is tried in more than one way."""
 
