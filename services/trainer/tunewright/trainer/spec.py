@@ -55,8 +55,8 @@ class SearchSpec(Spec):
     max_steps: int = Field(default=0, ge=0, le=10_000_000)
     """Optimizer steps of a trial, rounded up to an evaluation; 0 stands for a quarter of the run."""
     startup_trials: int = Field(default=3, ge=1, le=1000)
-    """Trials that always go to their end; a later one ends at an evaluation that is worse than the median of those
-    before it at the same step."""
+    """Trials that must have come to their end before one may be ended early: at an evaluation where its best loss so
+    far is above the median of the finished ones' best at the same step."""
 
     @field_validator("lora_r", "learning_rate")
     @classmethod
