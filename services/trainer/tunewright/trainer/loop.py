@@ -211,9 +211,8 @@ class Loop(Trainer):
         norm: Any = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call] # their own
         scaler = self.accelerator.scaler
         if scaler is not None and scaler.get_scale() >= 1:
-            return (
-                norm  # float16: a scale that was too large shows as infinity; this step is left out, the scale halved
-            )
+            # float16: a scale that is too large shows as infinity. The step is left out, and the scale halved.
+            return norm
         if self.group.any(not math.isfinite(float(norm))):
             rows = self._rows(self._passes)
             where = f"whose gradient is no number, in the rows {_listed(rows)}"

@@ -142,16 +142,7 @@ def train(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, repo
     def fingerprint(wanted: TrainingSpec) -> str:
         return _fingerprint(wanted, train, held_out, inputs)
 
-    found = None
-    if spec.search.trials:
-        base = SharedBase(lambda: load_base(inputs["base"], spec, device)[0])
-        search = Search(spec, lambda wanted, told, mark: build(wanted, told, mark, base.trainable), fingerprint, report)
-        trainer = search.run()
-        found = search_report(search.study)
-        output.save_search(found, output_dir)
-    else:
-        mark = fingerprint(spec)
-        trainer = Attempts(spec, lambda wanted: build(wanted, report, mark), mark, report).run()
+    trainer, found = _trained(spec, build, fingerprint, lambda: load_base(inputs["base"], spec, device)[0], report)
     if group.current().rank and not is_sharded:
         return None
     model = trainer.model
@@ -176,6 +167,8 @@ def train(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, repo
     hashes = output.save_tokenizer(tokenizer, output_dir)
     output.save_golden(golden, output_dir)
     output.save_logs(trainer.progress.history, output_dir)
+    if found:
+        output.save_search(found, output_dir)
     return Manifest(
         kind=Kind.MODEL if spec.method == "full" else Kind.ADAPTER,
         created_by="trainer",
@@ -188,6 +181,30 @@ def train(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, repo
         tokenizer_sha256=hashes["tokenizer_sha256"],
         chat_template_sha256=hashes["chat_template_sha256"],
     )
+
+
+def _trained(
+    spec: TrainingSpec,
+    build: Callable[..., Loop],
+    fingerprint: Callable[[TrainingSpec], str],
+    load: Callable[[], Any],
+    report: Reporter,
+) -> tuple[Loop, dict[str, Any] | None]:
+    """Return the trainer at the run's end, and what a search found if there was one.
+
+    Args:
+        spec: of the run.
+        build: returns a trainer for a spec, a reporter, a fingerprint, and what makes the model trainable.
+        fingerprint: of the run of a spec.
+        load: returns the base that all trials of a search share.
+        report: of the job.
+    """
+    if not spec.search.trials:
+        mark = fingerprint(spec)
+        return Attempts(spec, lambda wanted: build(wanted, report, mark), mark, report).run(), None
+    base = SharedBase(load)
+    search = Search(spec, lambda wanted, told, mark: build(wanted, told, mark, base.trainable), fingerprint, report)
+    return search.run(), search_report(search.study)
 
 
 def _trained_with(report: Reporter) -> Mapping[str, Any] | None:

@@ -97,7 +97,7 @@ def environment_of(rank: int, size: int, *, cuda: bool) -> dict[str, str]:
     loopback = "lo0" if sys.platform == "darwin" else "lo"
     own = {name: str(value) for name, value in found.items()}
     own |= {name: os.environ.get(name, loopback) for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
-    # NVLink multicast hangs where the fabric manager does not offer it.
+    # NVLink multicast is off unless asked for: it can put GPUs that others share out of service.
     own["NCCL_NVLS_ENABLE"] = os.environ.get("NCCL_NVLS_ENABLE", "0")
     threads = 8 if cuda else max(1, (psutil.cpu_count(logical=False) or 1) // size)
     own["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))

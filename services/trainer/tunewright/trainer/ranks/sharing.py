@@ -36,7 +36,7 @@ def shared(spec: TrainingSpec, processes: int) -> TrainingSpec:
         )
         raise InvalidSpec(
             f"processes: {why}",
-            remedy="Set gradient_accumulation_steps to a multiple of processes, or processes to auto.",
+            remedy="Set gradient_accumulation_steps to a multiple of processes, or processes to 0 (all GPUs that fit).",
             violations=[Violation("processes", why)],
         )
     own = spec.batch_rows // processes
