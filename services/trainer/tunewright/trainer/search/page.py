@@ -60,7 +60,7 @@ def _curves(trials: Sequence[Trial], best: Trial) -> dict[str, Any]:
             }
             for trial in trials
         ],
-        "x": across.ticks(),
+        "x": across.whole_ticks(),
         "y": down.ticks(),
     }
 
@@ -100,9 +100,16 @@ class _Axis:
         return round(self._start + share * (self._end - self._start), 1)
 
     def ticks(self) -> list[dict[str, Any]]:
-        places = [self._low + (self._high - self._low) * part / (_TICKS - 1) for part in range(_TICKS)]
-        values = [math.exp(place) if self._logarithmic else place for place in places]
+        values = [math.exp(place) if self._logarithmic else place for place in self._places()]
         return [{"at": self.at(value), "text": f"{value:.3g}"} for value in values]
+
+    def whole_ticks(self) -> list[dict[str, Any]]:
+        """Return ticks at whole numbers: there is no step between two."""
+        values = sorted({round(place) for place in self._places()})
+        return [{"at": self.at(value), "text": f"{value:,}"} for value in values]
+
+    def _places(self) -> list[float]:
+        return [self._low + (self._high - self._low) * part / (_TICKS - 1) for part in range(_TICKS)]
 
     def _value(self, value: float) -> float:
         return math.log(value) if self._logarithmic else float(value)
