@@ -21,6 +21,7 @@ from tunewright.dataprep.shapes import Message, Recognition
 
 UNREADABLE = {
     "invalid_json": "The line is not valid JSON",
+    "duplicate_key": "A key stands twice in one object",
     "not_an_object": "The line is JSON, but no object",
     "missing_field": "A field that the file's shape needs is missing",
     "wrong_type": "A field holds something other than text or messages",
@@ -56,6 +57,7 @@ GLOBAL = {
 REASONS = {**UNREADABLE, **UNFIT, **GLOBAL}
 REMEDIES = {
     "invalid_json": "Write one JSON value a line, quotes and line breaks inside it escaped.",
+    "duplicate_key": "Remove one of them, or give it a name of its own.",
     "not_an_object": "Write an object with named fields: {…}.",
     "missing_field": "Give the field, or map it by `fields` in the recipe.",
     "wrong_type": "Write text there.",

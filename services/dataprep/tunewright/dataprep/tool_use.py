@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunewright.dataprep.json_texts import loads
 from tunewright.dataprep.problems import RowError, kind_of
+from tunewright.dataprep.readers.repeated_keys import repeated_key, repeated_key_words
 
 if TYPE_CHECKING:
     from tunewright.dataprep.shapes import Message
@@ -143,15 +144,18 @@ def parsed(text: str, place: str) -> Any:  # noqa: ANN401 - any JSON value
     """Return what a string of JSON says.
 
     Raises:
-        RowError: it is no JSON; the place in it is named.
+        RowError: it is no JSON, and the place in it is named; or a key stands twice in one of its objects.
     """
     try:
-        return loads(text)
+        value = loads(text)
     except (ValueError, RecursionError) as error:
         at = f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
         why = error.msg if isinstance(error, json.JSONDecodeError) else _why_not_json(error)
         remedy = "write it as json.dumps does, or leave the row out"
         raise RowError("invalid_json", place, f"is not JSON{at} ({why}): {remedy}") from None
+    if twice := repeated_key(text.encode(), value):
+        raise RowError("duplicate_key", place, repeated_key_words(twice[1]))
+    return value
 
 
 def _why_not_json(error: Exception) -> str:

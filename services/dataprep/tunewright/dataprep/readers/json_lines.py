@@ -8,6 +8,7 @@ import orjson
 from tunewright.dataprep.encodings import UTF8_BOM
 from tunewright.dataprep.readers.block import Block, is_direct, newline_safe, open_layout
 from tunewright.dataprep.readers.layout import Layout
+from tunewright.dataprep.readers.repeated_keys import checked
 from tunewright.dataprep.readers.sources import MAX_LINE_BYTES, Line, Problem, Source
 
 _READ_BYTES = 1 << 20
@@ -79,7 +80,7 @@ def read(block: Block) -> Iterator[Line]:
         if raw:
             try:
                 if len(raw) <= MAX_LINE_BYTES:
-                    yield Line(number, orjson.loads(raw), None, raw)
+                    yield checked(Line(number, orjson.loads(raw), None, raw))
                 else:
                     yield too_long(number, len(raw))
             except orjson.JSONDecodeError as error:
@@ -97,7 +98,7 @@ def _read_encoded(block: Block, data: bytes) -> Iterator[Line]:
         try:
             raw = encoded.decode(codec).encode("utf-8", "surrogatepass")
             if raw and not raw.isspace():
-                yield Line(number, orjson.loads(raw), None, raw)
+                yield checked(Line(number, orjson.loads(raw), None, raw))
         except UnicodeDecodeError as error:
             yield _not_encoded(number, encoded, block.layout.encoding, start + error.start, error)
         except orjson.JSONDecodeError as error:
@@ -122,7 +123,7 @@ def broken(number: int, raw: bytes, error: orjson.JSONDecodeError, start: int) -
     stripped = raw.strip()
     if stripped.startswith(UTF8_BOM):
         try:
-            return Line(number, orjson.loads(stripped[len(UTF8_BOM) :]), None, stripped)
+            return checked(Line(number, orjson.loads(stripped[len(UTF8_BOM) :]), None, stripped))
         except orjson.JSONDecodeError:
             pass
     try:

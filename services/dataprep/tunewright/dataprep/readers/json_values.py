@@ -15,6 +15,7 @@ from tunewright.dataprep.readers import sources
 from tunewright.dataprep.readers.block import Block, is_direct, open_layout
 from tunewright.dataprep.readers.json_lines import broken, too_long
 from tunewright.dataprep.readers.layout import Layout
+from tunewright.dataprep.readers.repeated_keys import checked
 from tunewright.dataprep.readers.sources import Line, Source
 from tunewright.dataprep.readers.streams import Stream
 
@@ -184,6 +185,6 @@ def read(block: Block) -> Iterator[Line]:
             yield too_long(row, len(raw))
             continue
         try:
-            yield Line(row, orjson.loads(raw), None, raw)
+            yield checked(Line(row, orjson.loads(raw), None, raw))
         except orjson.JSONDecodeError as error:
             yield broken(row, raw, error, block.start + begin)
