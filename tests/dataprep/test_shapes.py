@@ -92,6 +92,24 @@ BAD: dict[str, tuple[list[dict[str, Any]], Any, str, str]] = {
         "no_answer",
         "raw.jsonl:21:messages: every answer has weight 0, so there is nothing to learn",
     ),
+    "system of a chat": (
+        GOOD_CHATS,
+        chat(("user", "a"), ("assistant", "b")) | {"system": ["Be kind."]},
+        "wrong_type",
+        "raw.jsonl:21:system: a string is expected as system prompt, found a list: write it as text, or leave it out",
+    ),
+    "system beside a system turn": (
+        GOOD_CHATS,
+        chat(("system", "s"), ("user", "a"), ("assistant", "b")) | {"system": {"text": "Be kind."}},
+        "wrong_type",
+        "raw.jsonl:21:system: a string is expected as system prompt, found an object",
+    ),
+    "system of a pair": (
+        GOOD_PAIRS,
+        pair("q", "a") | {"system": 7},
+        "wrong_type",
+        "raw.jsonl:21:system: a string is expected as system prompt, found a number",
+    ),
     "no messages": (
         GOOD_CHATS,
         {"dialog": []},

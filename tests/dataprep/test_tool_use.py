@@ -100,6 +100,45 @@ def test_two_calls_of_one_turn_are_answered_in_any_order(tmp_path: Path) -> None
     assert [message.get("tool_call_id") for message in written["messages"]] == [None, None, "b", "a", None]
 
 
+def test_ids_that_are_whole_numbers_become_strings_and_link_as_numbers_did(tmp_path: Path) -> None:
+    calls = [{**call("get_weather", {}), "id": 7}, {**call("get_time", {}), "id": 0}]
+    results = [turn("tool", "noon", tool_call_id=0), turn("tool", "20", tool_call_id=7)]
+    row = {"messages": [turn("user", "Rome?"), turn("assistant", "", tool_calls=calls), *results, END]}
+    (written,) = prepare(tmp_path, [row], split=WHOLE).rows
+    assert [one["id"] for one in written["messages"][1]["tool_calls"]] == ["7", "0"]
+    assert [message.get("tool_call_id") for message in written["messages"]] == [None, None, "0", "7", None]
+
+
+WRITTEN = '<tool_call>{"name": "get_weather", "arguments": {"city": "Bern"}}</tool_call>'
+RESPONSE = '<tool_response>{"degrees": 7}</tool_response>'
+
+
+@pytest.mark.parametrize(
+    ("index", "changed", "place"),
+    [
+        (2, {"value": 3 * RESPONSE}, "conversations[2].from: a result of a tool that no call before it asks for"),
+        (3, {"from": "human"}, "conversations[3].from: tool or assistant is expected here, found user"),
+        (3, {"value": 7}, "conversations[3].value: a string or a list of text parts is expected, found a number"),
+        (2, {"value": RESPONSE}, "conversations[3]: the call 'call00002' of get_weather has no result"),
+        (1, {"value": WRITTEN.replace("weather", "wether")}, "conversations[1].value: 'get_wether' is not among"),
+        (1, {"value": WRITTEN.replace("}}", ', "city": 1}}')}, "conversations[1].value: the key 'city' stands twice"),
+    ],
+)
+def test_a_fault_beside_written_calls_is_named_by_the_turn_as_the_row_has_it(
+    index: int, changed: dict[str, Any], place: str
+) -> None:
+    turns: list[dict[str, Any]] = [
+        {"from": "human", "value": "Bern and Riga?"},
+        {"from": "gpt", "value": 2 * WRITTEN},
+        {"from": "tool", "value": 2 * RESPONSE},
+        {"from": "gpt", "value": "7 and 7 degrees."},
+    ]
+    turns[index] |= changed
+    with pytest.raises(RowError) as error:
+        Shaper(Recognition(Shape.SHAREGPT, (), 1, 1))({"conversations": turns, "tools": [WEATHER]})
+    assert f"{error.value.problem.field}: {error.value.problem.description}".startswith(place)
+
+
 def test_a_conversation_may_end_in_a_call(tmp_path: Path) -> None:
     row = {"messages": [turn("user", "Rome?"), CALL], "tools": [WEATHER]}
     result = prepare(tmp_path, [row], split=WHOLE)
@@ -188,6 +227,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "parallel_tool_calls: true or false is expected, found a string",
     ),
     "weight": ({"messages": [turn("user", "a"), turn("assistant", "b", weight=0.5)]}, "messages[1].weight: 0 or 1"),
+    "id of a call": (
+        {"messages": [turn("user", "a"), turn("assistant", "", tool_calls=[{**CALL["tool_calls"][0], "id": 1.5}])]},
+        "messages[1].tool_calls[0].id: a string or a whole number is expected as id, found a number",
+    ),
+    "id of a result": (
+        {"messages": [turn("user", "a"), CALL, turn("tool", "20", tool_call_id=["call_1"]), END]},
+        "messages[2].tool_call_id: a string or a whole number is expected as id, found a list",
+    ),
 }
 
 

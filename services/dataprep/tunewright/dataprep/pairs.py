@@ -56,7 +56,7 @@ def _prompt_turns(value: Any) -> list[Any]:  # noqa: ANN401 - any JSON value
         return turns[:-1] if turns and turns[-1] == {"role": "assistant", "content": ""} else turns
     if value is None:
         return []
-    return list(sharegpt(value, "prompt"))
+    return sharegpt(value, "prompt").turns
 
 
 def _answer_turns(value: Any, name: str) -> list[Any]:  # noqa: ANN401 - any JSON value
@@ -68,7 +68,7 @@ def _answer_turns(value: Any, name: str) -> list[Any]:  # noqa: ANN401 - any JSO
         raise RowError("wrong_type", name, f"a string or a list of messages is expected, found {kind_of(value)}")
     if not value:
         raise RowError("no_answer", name, "is an empty list")
-    return list(sharegpt(value, name))
+    return sharegpt(value, name).turns
 
 
 def _spoken(text: str) -> list[Any]:

@@ -28,7 +28,7 @@ from tunewright.dataprep.readers import (
     read_lines,
 )
 from tunewright.dataprep.tool_use import TOOLS, definitions
-from tunewright.dataprep.turns import answer_text, conversation, has_tools, sharegpt
+from tunewright.dataprep.turns import answer_text, as_written, conversation, has_tools, sharegpt
 
 _LINES_LOOKED_AT = 1000
 _OBJECTS_LOOKED_AT = 100
@@ -211,15 +211,24 @@ class Shaper:
             context = context if type(context) is str else self._text(row, "input", required=False)
             if context.strip():
                 question = f"{question}\n\n{context}" if question.strip() else context
-        system = self._system_of(row)
+        try:
+            system = self._system_of(row)
+        except RowError as error:
+            raise self._in_their_words(error) from None
         pair: list[Message] = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         return [{"role": "system", "content": system}, *pair] if system else pair
 
     def _conversation(self, row: dict[str, Any], name: str) -> list[Message]:
         if name not in row:
             raise RowError("missing_field", name, f"is missing; {self._named(row, name)}")
-        turns = sharegpt(row[name], name) if name == "conversations" else row[name]
-        messages = conversation(turns, name, _tools_of(row))
+        if name == "conversations":
+            turns, places = sharegpt(row[name], name)
+            try:
+                messages = conversation(turns, name, _tools_of(row))
+            except RowError as error:
+                raise as_written(error, name, row[name], places) from None
+        else:
+            messages = conversation(row[name], name, _tools_of(row))
         return self._under_system(row, messages) if "system" in row else messages
 
     def _preference(self, row: dict[str, Any]) -> list[Message]:
@@ -240,13 +249,17 @@ class Shaper:
     def _under_system(self, row: dict[str, Any], messages: list[Message]) -> list[Message]:
         """Return the messages under the row's own system text where they have none."""
         first = messages[0]["role"] == TOOLS
-        if messages[first]["role"] == "system" or not (system := self._system_of(row)):
+        system = self._system_of(row)
+        if not system or messages[first]["role"] == "system":
             return messages
         return [*messages[:first], {"role": "system", "content": system}, *messages[first:]]
 
     def _system_of(self, row: dict[str, Any]) -> str:
         system = row.get("system")
-        return system if type(system) is str and system else self._system
+        if system is not None and type(system) is not str:
+            text = f"a string is expected as system prompt, found {kind_of(system)}: write it as text, or leave it out"
+            raise RowError("wrong_type", "system", text)
+        return answer_text(system, "system") if system else self._system
 
     def _renamed(self, row: dict[str, Any]) -> dict[str, Any]:
         found = dict(row)

@@ -67,33 +67,39 @@ def calls_of(value: Any, place: str) -> list[dict[str, Any]]:  # noqa: ANN401 - 
     return [_call(call, f"{place}[{index}]") for index, call in enumerate(value)]
 
 
-def written_calls(turns: list[Any]) -> list[Any]:
-    """Return turns in which calls that are written into an answer, as Hermes has them, are calls.
+def written_calls(turns: list[Any], name: str) -> tuple[list[Any], Sequence[int]]:
+    """Return turns in which calls that are written into an answer, as Hermes has them, are calls; and each one's place.
 
     `<tool_call>{…}</tool_call>` in an answer that a result follows, or that ends a row with results; those lose their
     `<tool_response>` signs, and one turn that holds several becomes as many. Turns that do not fit stay as they are,
-    and so do rows without results: there the text itself may be what is to be learnt.
+    and so do rows without results: there the text itself may be what is to be learnt. A place is the number of the turn
+    as the row has it.
+
+    Raises:
+        RowError: a key stands twice in a written call.
     """
     if not any(_is_result(turn) for turn in turns):
-        return turns
+        return turns, range(len(turns))
     found: list[Any] = []
-    for turn, following in itertools.zip_longest(turns, turns[1:]):
+    places: list[int] = []
+    for place, (turn, following) in enumerate(itertools.zip_longest(turns, turns[1:])):
         content = turn.get("content", "") if isinstance(turn, dict) else ""
         role = turn.get("role") if content and isinstance(content, str) else None
         if role == "assistant" and (following is None or _is_result(following)):
-            found.append(_with_written_calls(turn, content))
+            found.append(_with_written_calls(turn, content, f"{name}[{place}].content"))
         elif role == "tool" and (answers := _RESPONSE.findall(content)):
             found += [{**turn, "content": answer} for answer in answers]
         else:
             found.append(turn)
-    return found
+        places += [place] * (len(found) - len(places))
+    return found, places
 
 
 def _is_result(turn: Any) -> bool:  # noqa: ANN401 - any JSON value
     return isinstance(turn, dict) and turn.get("role") == "tool"
 
 
-def _with_written_calls(turn: dict[str, Any], content: str) -> dict[str, Any]:
+def _with_written_calls(turn: dict[str, Any], content: str, place: str) -> dict[str, Any]:
     written = _WRITTEN.findall(content)
     if not written or turn.get("tool_calls") or _WRITTEN.sub("", content[content.index("<tool_call>") :]).strip():
         return turn
@@ -101,6 +107,9 @@ def _with_written_calls(turn: dict[str, Any], content: str) -> dict[str, Any]:
         calls = [loads(call) for call in written]
     except (ValueError, RecursionError):
         return turn
+    for text, call in zip(written, calls, strict=True):
+        if twice := repeated_key(text.encode(), call):
+            raise RowError("duplicate_key", place, repeated_key_words(twice[1]))
     return {**turn, "content": content[: content.index("<tool_call>")].strip(), "tool_calls": calls}
 
 
@@ -238,9 +247,21 @@ def _call(call: Any, place: str) -> dict[str, Any]:  # noqa: ANN401 - any JSON v
     if not isinstance(value, dict):
         text = f"a JSON object of arguments is expected, found {kind_of(value)}"
         raise RowError("wrong_type", f"{at}.arguments", text)
-    identifier = call.get("id")
     named = {"name": function["name"], "arguments": arguments}
-    return {"id": identifier if isinstance(identifier, str) else "", "type": "function", "function": named}
+    return {"id": identifier(call.get("id"), f"{place}.id"), "type": "function", "function": named}
+
+
+def identifier(value: Any, place: str) -> str:  # noqa: ANN401 - any JSON value
+    """Return the id of a call as a string, a whole number as its digits; empty for null.
+
+    Raises:
+        RowError: it is neither.
+    """
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise RowError("wrong_type", place, f"a string or a whole number is expected as id, found {kind_of(value)}")
 
 
 def _check_call(call: Mapping[str, Any], earlier: Mapping[str, str], known: list[str] | None, place: str) -> None:
@@ -257,20 +278,20 @@ def _check_call(call: Mapping[str, Any], earlier: Mapping[str, str], known: list
 
 def _answering(message: "Message", open_calls: dict[str, str], place: str) -> "Message":
     """Return a result under the id of the call that it answers, which is no longer open then."""
-    identifier = message.get("tool_call_id", "")
-    if not identifier:
+    own_id = message.get("tool_call_id", "")
+    if not own_id:
         wanted = message.get("name")
         fitting = [own for own, name in open_calls.items() if name == wanted] or list(open_calls)
         if not fitting:
             text = "a result of a tool that no call before it asks for: add the call, or leave the row out"
             raise RowError("wrong_order", f"{place}.role", text)
-        identifier = fitting[0]
-    if identifier not in open_calls:
+        own_id = fitting[0]
+    if own_id not in open_calls:
         waiting = f"open are {', '.join(list(open_calls)[:_NAMES_SHOWN])}" if open_calls else "none is open"
-        text = f"{identifier[:_NAME_CHARS]!r} is no call of the turn before that waits for its result; {waiting}"
+        text = f"{own_id[:_NAME_CHARS]!r} is no call of the turn before that waits for its result; {waiting}"
         raise RowError("invalid_tools", f"{place}.tool_call_id", text)
-    del open_calls[identifier]
-    return {**message, "tool_call_id": identifier}
+    del open_calls[own_id]
+    return {**message, "tool_call_id": own_id}
 
 
 def _refuse_open(open_calls: Mapping[str, str], place: str) -> None:

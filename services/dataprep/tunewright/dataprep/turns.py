@@ -1,10 +1,11 @@
 """Turns of conversations: checks them, and brings ShareGPT's into OpenAI's form. Knows no files and no shapes."""
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunewright.dataprep.problems import RowError, kind_of
-from tunewright.dataprep.tool_use import calls_of, link, parsed, written_calls
+from tunewright.dataprep.tool_use import calls_of, identifier, link, parsed, written_calls
 
 if TYPE_CHECKING:
     from tunewright.dataprep.shapes import Message
@@ -81,15 +82,47 @@ def conversation(turns: Any, name: str, tools: "Message | None" = None) -> "list
     return [tools, *messages] if tools else messages
 
 
-def sharegpt(turns: Any, name: str) -> Any:  # noqa: ANN401 - any JSON value
+class Turns(NamedTuple):
+    """ShareGPT's turns in OpenAI's form."""
+
+    turns: list[Any]
+    places: Sequence[int]
+    """Of each, the number of the row's own turn that it stands for: results of several calls may stand in one turn."""
+
+
+def sharegpt(turns: Any, name: str) -> Turns:  # noqa: ANN401 - any JSON value
     """Return turns with `from` and `value` as turns with `role` and `content`; others as they are.
 
     Raises:
-        RowError: a speaker is not known.
+        RowError: a speaker is not known, or a key stands twice in a call that is written into a turn.
     """
     if not isinstance(turns, list):
         raise RowError("wrong_type", name, f"a list of turns is expected, found {kind_of(turns)}")
-    return written_calls([_renamed(turn, f"{name}[{index}]") for index, turn in enumerate(turns)])
+    try:
+        return Turns(*written_calls([_renamed(turn, f"{name}[{index}]") for index, turn in enumerate(turns)], name))
+    except RowError as error:
+        raise as_written(error, name, turns, range(len(turns))) from None
+
+
+def as_written(error: RowError, name: str, turns: Sequence[Any], places: Sequence[int]) -> RowError:
+    """Return an error of turns in OpenAI's form with the place that it has in the row.
+
+    Args:
+        error: its field counts turns, and names their parts, as OpenAI's form has them.
+        name: the row's field.
+        turns: as the row has them.
+        places: `Turns.places`.
+    """
+    problem = error.problem
+    match = re.match(rf"{re.escape(name)}\[(\d+)\](.*)", problem.field, re.DOTALL)
+    if match is None:
+        return error
+    at, part = int(match[1]), match[2]
+    own = places[at] if at < len(places) else len(turns)
+    if own < len(turns) and isinstance(turns[own], dict) and "from" in turns[own]:
+        part = ".from" if part == ".role" else part.replace(".content", ".value", 1)
+        part = ".value" if part.startswith((".tool_calls", ".tool_call_id")) and "value" in turns[own] else part
+    return RowError(problem.reason, f"{name}[{own}]{part}", problem.description)
 
 
 def has_tools(turn: Any) -> bool:  # noqa: ANN401 - any JSON value
@@ -147,9 +180,10 @@ def _turn(turn: Any, place: str) -> "Message":  # noqa: ANN401 - any JSON value
     if role == "assistant" and _weight(turn, place) == 0:
         message["weight"] = 0
     if role == "tool":
-        for name in ("tool_call_id", "name"):
-            if isinstance(turn.get(name), str) and turn[name]:
-                message[name] = turn[name]
+        if own_id := identifier(turn.get("tool_call_id"), f"{place}.tool_call_id"):
+            message["tool_call_id"] = own_id
+        if isinstance(turn.get("name"), str) and turn["name"]:
+            message["name"] = turn["name"]
     return message
 
 
