@@ -12,10 +12,11 @@ from tests.dataprep.preparation import prepare
 from tests.dataprep.tool_rows import ARGUMENTS, TIME, WEATHER, call, openai, sharegpt, turn
 from tunewright.artifacts.conversations import for_template, used_of
 from tunewright.dataprep import rules
-from tunewright.dataprep.json_texts import is_json, replace_values
+from tunewright.dataprep.guards import EVERYTHING
+from tunewright.dataprep.json_texts import is_json, keys_of, replace_values
 from tunewright.dataprep.kinds import RowKind, body_of, messages_of
 from tunewright.dataprep.parts import Parts
-from tunewright.dataprep.pii.masking import mask_json
+from tunewright.dataprep.pii.masking import mask, mask_json
 from tunewright.dataprep.problems import RowError
 from tunewright.dataprep.shapes import Recognition, Shape, Shaper, uses_tools
 from tunewright.dataprep.spec import DataprepSpec, Pii
@@ -282,6 +283,47 @@ def test_personal_data_in_arguments_results_and_definitions_is_masked_and_stays_
     assert "bob.smith" not in (result.output / "report.html").read_text(encoding="utf-8")
 
 
+def test_names_of_functions_and_ids_are_masked_alike_wherever_they_stand(tmp_path: Path) -> None:
+    names = ["mail:bob.smith@corp.com", "mail:eve.jones@corp.com", "mail:EMAIL_2"]
+    calls = [call(names[1], {}, "+49 30 901820"), call(names[0], {}, "call00001")]
+    results = [
+        turn("tool", "b", tool_call_id="call00001", name=names[0]),
+        turn("tool", "a", tool_call_id="+49 30 901820", name=names[1]),
+    ]
+    row = {
+        "messages": [turn("user", "Write to both."), turn("assistant", "", tool_calls=calls), *results, END],
+        "tools": [{"type": "function", "function": {"name": name}} for name in names],
+    }
+    result = prepare(tmp_path, [row], split=WHOLE)
+    (written,) = result.rows
+    defined = [one["function"]["name"] for one in written["tools"]]
+    assert defined == ["mail:EMAIL", "mail:EMAIL_3", "mail:EMAIL_2"]
+    called = written["messages"][1]["tool_calls"]
+    assert [one["function"]["name"] for one in called] == ["mail:EMAIL_3", "mail:EMAIL"]
+    assert [one["id"] for one in called] == ["call00002", "call00001"]
+    answered = [(one["tool_call_id"], one["name"]) for one in written["messages"][2:4]]
+    assert answered == [("call00001", "mail:EMAIL"), ("call00002", "mail:EMAIL_3")]
+    assert result.document["masked"] == {"emails": 6, "phones": 2}
+    dropped = prepare(tmp_path, [row, openai()], split=WHOLE, pii={"emails": "drop", "phones": "keep"})
+    assert dropped.manifest.metrics["dropped"] == {"pii_emails": 1}
+    (kept,) = prepare(tmp_path, [row], split=WHOLE, pii={"emails": "keep", "phones": "drop"}).rows
+    assert kept["messages"][1]["tool_calls"][0]["id"] == "call00002", "no row goes for an id"
+    assert kept["messages"][1]["tool_calls"][0]["function"]["name"] == names[1]
+
+
+@pytest.mark.parametrize("escaped", [False, True])
+def test_keys_that_would_be_the_same_once_masked_are_numbered_and_lose_no_value(
+    escaped: bool,  # noqa: FBT001 - two cases
+) -> None:
+    value = {"bob.smith@corp.com": 1, "[EMAIL]": 2, "eve.jones@corp.com": {"of": "eve.jones@corp.com"}}
+    text = json.dumps(value).replace("@", "\\u0040" if escaped else "@")
+    masked = mask_json(text, MASKED)
+    assert json.loads(masked.text) == {"[EMAIL]_2": 1, "[EMAIL]": 2, "[EMAIL]_3": {"of": "[EMAIL]_3"}}
+    assert masked.kinds == {"emails": 3}
+    if not escaped:
+        assert mask(text, MASKED, EVERYTHING) == masked
+
+
 def test_a_row_goes_for_personal_data_in_arguments_where_the_setting_says_so(tmp_path: Path) -> None:
     row = {
         "messages": [turn("user", "q"), turn("assistant", None, tool_calls=[call("f", {"to": "bob.smith@corp.com"})])]
@@ -351,6 +393,7 @@ def test_masking_leaves_json_json_and_without_findings_the_very_text(
     assert replace_values(text, lambda own: own) == text
     masked = mask_json(text, MASKED)
     assert is_json(masked.text)
+    assert len(keys_of(masked.text)) == len(keys_of(text))
     assert masked.kinds or masked.text == text
 
 

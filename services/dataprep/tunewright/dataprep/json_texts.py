@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+_KEY = re.compile(r'"(?:[^"\\]|\\.)*"(\s*:)?', re.DOTALL)
 _LITERAL = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*', re.DOTALL)
 _ENDS = {"{": "}", "[": "]"}
 
@@ -57,3 +58,8 @@ def replace_values(text: str, change: Callable[[str], str]) -> str:
         return literal if new == own else json.dumps(new, ensure_ascii=literal.isascii())
 
     return _LITERAL.sub(changed, text)
+
+
+def keys_of(text: str) -> list[str]:
+    """Return the keys of all objects in a JSON document, each once, in their order."""
+    return list(dict.fromkeys(json.loads(match[0][: -len(match[1])]) for match in _KEY.finditer(text) if match[1]))

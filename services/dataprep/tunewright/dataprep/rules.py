@@ -18,9 +18,11 @@ from tunewright.dataprep.filters import Rejection, is_judged, reject_answer, rej
 from tunewright.dataprep.json_texts import is_json
 from tunewright.dataprep.pii.finding import KINDS
 from tunewright.dataprep.pii.masking import WORDS, mask, mask_json, masked_calls
+from tunewright.dataprep.pii.naming import masked_names
 from tunewright.dataprep.scan_tables import Flags
 from tunewright.dataprep.shapes import Message
 from tunewright.dataprep.spec import DataprepSpec
+from tunewright.dataprep.tool_use import TOOLS
 
 RULE_WORDS = {
     **RULES,
@@ -165,7 +167,10 @@ def _clean(texts: _Texts, spec: DataprepSpec, done: Treatment) -> None:
 def _mask(texts: _Texts, spec: DataprepSpec, done: Treatment) -> None:
     if all(getattr(spec.pii, kind) == "keep" for kind in KINDS):
         return
-    changed = dict.fromkeys(_mask_calls(spec, done) if texts.has_calls else ())
+    changed = dict.fromkeys(_mask_names(texts, spec, done))
+    if changed:
+        texts.renew(done.rows, list(changed))
+    changed |= dict.fromkeys(_mask_calls(spec, done) if texts.has_calls else ())
     escaped = {place for place, text in enumerate(texts.texts) if "\\" in text and is_json(text)}
     for place in sorted({*texts.flagged(guards.PII), *escaped}):
         number = int(texts.owners[place])
@@ -186,6 +191,28 @@ def _mask(texts: _Texts, spec: DataprepSpec, done: Treatment) -> None:
             changed[number] = None
     if changed:
         texts.renew(done.rows, list(changed))
+
+
+def _mask_names(texts: _Texts, spec: DataprepSpec, done: Treatment) -> Iterator[int]:
+    """Mask names of functions and ids of calls; yield the rows that were changed."""
+    personal = (texts.flags & guards.PII) != 0
+    for number, row in enumerate(done.rows):
+        defined = row[0]["role"] == TOOLS and bool(personal[texts.starts[number]])
+        if number in done.rejections or not (defined or (texts.has_calls and any(map(_has_names, row)))):
+            continue
+        messages, found, first = masked_names(row, spec.pii, defined=defined)
+        if found.drop:
+            done.rejections[number] = Rejection(f"pii_{found.drop}", WORDS[found.drop])
+        elif found.kinds:
+            done.rows[number] = messages
+            done.masked.update(found.kinds)
+            for kind in found.kinds:
+                done.changes.setdefault(number, {}).setdefault(f"pii_{kind}", first)
+            yield number
+
+
+def _has_names(message: Message) -> bool:
+    return len(message) != _PLAIN_FIELDS
 
 
 def _mask_calls(spec: DataprepSpec, done: Treatment) -> Iterator[int]:

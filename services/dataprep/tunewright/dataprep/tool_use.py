@@ -26,7 +26,7 @@ _NAMES_SHOWN = 8
 _FIELDS = ("name", "description", "parameters")
 _WRITTEN = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 _RESPONSE = re.compile(r"<tool_response>\s*(.*?)\s*</tool_response>", re.DOTALL)
-_ID = "call{:05}"
+FRESH_ID = "call{:05}"
 """Nine letters and digits, the only form of ids that Mistral's templates take."""
 
 
@@ -129,7 +129,7 @@ def link(messages: "Sequence[Message]", name: str, defined: "Message | None") ->
     linked: list[Message] = []
     open_calls: dict[str, str] = {}
     used: set[str] = {call["id"] for message in messages for call in message.get("tool_calls", ()) if call["id"]}
-    fresh = (own for number in itertools.count(1) if (own := _ID.format(number)) not in used)
+    fresh = (own for number in itertools.count(1) if (own := FRESH_ID.format(number)) not in used)
     for index, message in enumerate(messages):
         place = f"{name}[{index}]"
         if message["role"] == "tool":

@@ -1,14 +1,16 @@
 """Puts a placeholder in the place of personal data, or says that the row must go; by kind. Knows nothing of rows.
 
-A text that is JSON stays JSON: where a placeholder would break it, its strings and numbers are masked one by one.
+A text that is JSON stays JSON: where a placeholder would break it, its strings and numbers are masked one by one. Keys
+that would be the same once masked are numbered, so that no value is lost.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tunewright.dataprep import scanning
-from tunewright.dataprep.json_texts import is_json, replace_values
+from tunewright.dataprep.json_texts import is_json, keys_of, replace_values
 from tunewright.dataprep.pii.finding import KINDS, find
 from tunewright.dataprep.spec import Pii
 
@@ -44,9 +46,14 @@ class Masked(NamedTuple):
 def mask(text: str, pii: Pii, flags: int) -> Masked:
     """Return the text masked; `flags` are those of `scanning.scan`."""
     masked = _mask_text(text, pii, flags)
-    if not masked.kinds or not is_json(text) or is_json(masked.text):
+    if not masked.kinds or not is_json(text) or (is_json(masked.text) and not _keys_met(text, masked.text)):
         return masked
     return _mask_within(text, pii, flags)
+
+
+def _keys_met(before: str, after: str) -> bool:
+    """Return True if keys that differed before are the same after."""
+    return len(keys_of(after)) < len(keys_of(before))
 
 
 def mask_json(text: str, pii: Pii) -> Masked:
@@ -71,6 +78,10 @@ def masked_calls(calls: Sequence[Mapping[str, Any]], pii: Pii) -> tuple[list[dic
 def _mask_within(text: str, pii: Pii, flags: int) -> Masked:
     """Return a JSON document masked: whole places where it stays JSON then, the rest by what its values say."""
     kinds: Counter[str] = Counter()
+    text, found = _number_keys(text, pii)
+    kinds.update(found)
+    if found:
+        flags = scanning.scan_one(text)
     for one in reversed([place for place in find(text, flags) if getattr(pii, place.kind) != "keep"]):
         changed = text[: one.start] + PLACEHOLDERS[one.kind] + text[one.end :]
         if is_json(changed):
@@ -80,8 +91,28 @@ def _mask_within(text: str, pii: Pii, flags: int) -> Masked:
     return Masked(inside.text, {} if inside.drop else _added(kinds, inside.kinds), inside.drop)
 
 
+def _number_keys(text: str, pii: Pii) -> tuple[str, dict[str, int]]:
+    """Return a JSON document with its keys masked, numbered where two would be the same; and what they held."""
+    keys = keys_of(text)
+    masked = {key: one for key in keys if (one := _mask_text(key, pii, scanning.scan_one(key))).kinds}
+    taken = set(keys) - masked.keys()
+    names: dict[str, str] = {}
+    for key, one in masked.items():
+        numbered = (f"{one.text}_{number}" for number in itertools.count(2))
+        names[key] = one.text if one.text not in taken else next(name for name in numbered if name not in taken)
+        taken.add(names[key])
+    kinds: Counter[str] = Counter()
+
+    def change(value: str) -> str:
+        kinds.update(masked[value].kinds if value in masked else ())
+        return names.get(value, value)
+
+    return replace_values(text, change) if names else text, dict(kinds)
+
+
 def _mask_values(text: str, pii: Pii) -> Masked:
     """Return a JSON document with its strings and numbers masked one by one."""
+    text, kinds = _number_keys(text, pii)
     found: list[Masked] = []
 
     def change(value: str) -> str:
@@ -91,7 +122,7 @@ def _mask_values(text: str, pii: Pii) -> Masked:
 
     changed = replace_values(text, change)
     drop = next((one.drop for one in found if one.drop), "")
-    return Masked(text if drop else changed, {} if drop else _added(*(one.kinds for one in found)), drop)
+    return Masked(text if drop else changed, {} if drop else _added(kinds, *(one.kinds for one in found)), drop)
 
 
 def _added(*counts: Mapping[str, int]) -> dict[str, int]:
