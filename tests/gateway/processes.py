@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 
+from tunewright.gateway import keys
+
 START_SECONDS = 60.0
 BOOTSTRAP_KEY = "a-key-of-one-test-session"
 
@@ -108,6 +110,10 @@ class Gateway(Process):
     def client(self, key: str = BOOTSTRAP_KEY) -> httpx.Client:
         """Return a client; close it."""
         return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=60)
+
+    def key(self, name: str, **settings: Any) -> str:  # noqa: ANN401 - of keys.create
+        """Make a key that opens the running gateway; return it."""
+        return keys.create(self.folder / "keys.json", name, **settings)
 
     def get(self, path: str, **query: Any) -> Any:  # noqa: ANN401 - JSON
         """Return the JSON at a path that must exist."""

@@ -34,7 +34,6 @@ def _engine(gateway: Gateway) -> dict[str, Any]:
 
 
 def test_a_stream_comes_byte_for_byte_and_without_waiting_for_its_end(gateway: Gateway, model: str) -> None:
-    deployment = gateway.get(f"/v1/models/{model}")["tunewright"]["deployment"]
     arrived: list[float] = []
     data = b""
     with (
@@ -45,7 +44,7 @@ def test_a_stream_comes_byte_for_byte_and_without_waiting_for_its_end(gateway: G
         for chunk in answer.iter_raw():
             arrived.append(time.monotonic())
             data += chunk
-    assert data == b"".join(stream_lines(deployment, "one two three"))
+    assert data == b"".join(stream_lines(model, "one two three"))
     assert len(arrived) >= 5
     assert arrived[-1] - arrived[0] > 4 * CHUNK_SECONDS
 
@@ -128,6 +127,11 @@ def test_an_unknown_model_is_404_and_a_recovering_one_503_with_retry_after(gatew
         (b"{", "not JSON"),
         (b"[]", "JSON object"),
         (b'{"messages": []}', "model"),
+        (b'{"model": "chat-bot"}', "messages"),
+        (b'{"model": "chat-bot", "messages": []}', "messages"),
+        (b'{"model": "chat-bot", "messages": null}', "messages"),
+        (b'{"model": "chat-bot", "messages": "hello"}', "messages"),
+        (b'{"model": "chat-bot", "messages": [], "temperature": NaN}', "NaN"),
         (b'{"model": 7}', "model"),
         (b"\xff\xfe", "not JSON"),
         (b'{"model": ' + b"[" * 40000, "not JSON"),

@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import sqlite3
 
 import httpx
 import pytest
@@ -74,7 +75,7 @@ def test_a_file_above_the_limit_is_413_before_and_while_it_is_read(gateway: Gate
 @pytest.mark.parametrize(
     ("fields", "files", "param"),
     [
-        ({"purpose": "assistants"}, {"file": ("a.jsonl", b"x")}, "purpose"),
+        ({"purpose": "wishes"}, {"file": ("a.jsonl", b"x")}, "purpose"),
         ({}, {"file": ("a.jsonl", b"x")}, "purpose"),
         (PURPOSE, {"other": ("a.jsonl", b"x")}, "file"),
         (PURPOSE, {"file": ("a.jsonl", b"")}, "file"),
@@ -126,3 +127,38 @@ def test_an_upload_that_breaks_off_leaves_no_file_and_no_scratch(gateway: Gatewa
 )
 def test_a_files_name_never_leaves_its_folder(given: str, plain: str) -> None:
     assert safe_name(given) == plain
+
+
+def test_a_file_expires_when_it_was_told_to(gateway: Gateway) -> None:
+    def send(anchor: str, seconds: str) -> httpx.Response:
+        data = {**PURPOSE, "expires_after[anchor]": anchor, "expires_after[seconds]": seconds}
+        return client.post("/v1/files", data=data, files={"file": ("short.jsonl", b"short-lived")})
+
+    with gateway.client() as client:
+        made = send("created_at", "3600").json()
+        assert made["expires_at"] == pytest.approx(made["created_at"] + 3600, abs=1)
+        for anchor, seconds, param in (
+            ("created_at", "3599", "expires_after.seconds"),
+            ("created_at", "soon", "expires_after.seconds"),
+            ("last_active_at", "3600", "expires_after.anchor"),
+        ):
+            refused = send(anchor, seconds)
+            assert refused.status_code == httpx.codes.BAD_REQUEST
+            assert refused.json()["error"]["param"] == param
+    with sqlite3.connect(gateway.folder / "gateway.sqlite") as database:
+        database.execute("UPDATE gateway_files SET expires_at = 1 WHERE id = ?", [made["id"]])
+    with gateway.client() as client:
+        assert client.get(f"/v1/files/{made['id']}").status_code == httpx.codes.NOT_FOUND
+        assert made["id"] not in {item["id"] for item in client.get("/v1/files").json()["data"]}
+
+
+def test_files_are_listed_by_purpose_and_in_either_order(gateway: Gateway) -> None:
+    with gateway.client() as client:
+        for number in range(2):
+            files = {"file": (f"eval{number}.jsonl", b"%d" % number)}
+            assert client.post("/v1/files", data={"purpose": "evals"}, files=files).is_success
+        down = [item["filename"] for item in client.get("/v1/files", params={"purpose": "evals"}).json()["data"]]
+        up = client.get("/v1/files", params={"purpose": "evals", "order": "asc", "limit": 1}).json()
+    assert sorted(down) == ["eval0.jsonl", "eval1.jsonl"]
+    assert up["data"][0]["filename"] == down[-1]
+    assert (up["first_id"], up["last_id"], up["has_more"]) == (up["data"][0]["id"], up["data"][0]["id"], True)

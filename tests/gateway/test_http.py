@@ -1,6 +1,7 @@
 """The door itself: keys, errors, headers, health, metrics, the OpenAPI document."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -50,7 +51,7 @@ def test_every_path_of_the_openapi_document_under_v1_wants_a_key(gateway: Gatewa
 
 
 def test_a_key_made_on_the_command_line_opens_a_running_gateway_until_it_is_revoked(gateway: Gateway) -> None:
-    environment = {"TUNEWRIGHT_API_KEYS_FILE": str(gateway.folder / "keys.json"), "PATH": "/usr/bin:/bin"}
+    environment = {**os.environ, "TUNEWRIGHT_API_KEYS_FILE": str(gateway.folder / "keys.json")}
 
     def keys(*arguments: str) -> str:
         command = [sys.executable, "-m", "tunewright.gateway", "keys", *arguments]
@@ -62,8 +63,8 @@ def test_a_key_made_on_the_command_line_opens_a_running_gateway_until_it_is_revo
     time.sleep(1.1)
     with gateway.client(key) as client:
         assert client.get("/v1/models").status_code == httpx.codes.OK
-        identifier, _, name = keys("list").split()
-        assert name == "ada"
+        identifier, _, name, project, scopes = keys("list").split()
+        assert (name, project, scopes) == ("ada", "default", "admin")
         keys("revoke", identifier)
         time.sleep(1.1)
         assert client.get("/v1/models").status_code == httpx.codes.UNAUTHORIZED

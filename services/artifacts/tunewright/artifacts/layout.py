@@ -7,6 +7,7 @@ checkpoints/<job_id>/<step>/…         the same two, one artifact-like folder a
 jobs/<service>/<job_id>/job.json      newest state of a job
 jobs/<service>/<job_id>/events/<n>.jsonl   events from sequence number n (20 digits) on
 deployments/<name>.json               what should be served under a name
+parts/<upload_id>/<part_id>           one part of a file that comes in parts, until it is whole
 unfinished/<key>                      note about a multipart upload of <key> that is under way
 """
 
@@ -43,6 +44,11 @@ def deployment_key(name: str = "") -> str:
         UnsafePath: the name is not a plain one.
     """
     return f"deployments/{checked_path(name)}.json" if name else "deployments/"
+
+
+def part_key(upload_id: str, part_id: str = "") -> str:
+    """Return the key of one part of an upload, or the prefix of all of them."""
+    return f"parts/{upload_id}/{part_id}"
 
 
 def is_log(path: str) -> bool:

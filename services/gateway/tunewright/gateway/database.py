@@ -68,6 +68,79 @@ ALIASES = sa.Table(
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("changed_at", sa.Float, nullable=False),
 )
+OWNERS = sa.Table(
+    "gateway_owners",
+    _METADATA,
+    sa.Column("kind", sa.String(16), primary_key=True),
+    sa.Column("id", sa.String(128), primary_key=True),
+    sa.Column("project", sa.String(32), nullable=False),
+    sa.Column("key_id", sa.String(64), nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+)
+FILES = sa.Table(
+    "gateway_files",
+    _METADATA,
+    sa.Column("project", sa.String(32), primary_key=True),
+    sa.Column("id", sa.String(80), primary_key=True),
+    sa.Column("key_id", sa.String(64), nullable=False, index=True),
+    sa.Column("filename", sa.Text, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("purpose", sa.String(32), nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("expires_at", sa.Float),
+)
+UPLOADS = sa.Table(
+    "gateway_uploads",
+    _METADATA,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("project", sa.String(32), nullable=False),
+    sa.Column("key_id", sa.String(64), nullable=False),
+    sa.Column("filename", sa.Text, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("purpose", sa.String(32), nullable=False),
+    sa.Column("mime_type", sa.Text, nullable=False),
+    sa.Column("file_expires_after", sa.Integer),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("file_id", sa.String(80)),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("expires_at", sa.Float, nullable=False),
+)
+PARTS = sa.Table(
+    "gateway_upload_parts",
+    _METADATA,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("upload_id", sa.String(64), sa.ForeignKey(UPLOADS.c.id), nullable=False, index=True),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+)
+JOBS = sa.Table(
+    "gateway_fine_tuning_jobs",
+    _METADATA,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("project", sa.String(32), nullable=False, index=True),
+    sa.Column("key_id", sa.String(64), nullable=False),
+    sa.Column("run_id", sa.String(64), nullable=False, unique=True),
+    sa.Column("request", sa.Text, nullable=False),
+    sa.Column("model_name", sa.Text, nullable=False),
+    sa.Column("base_model", sa.Text, nullable=False),
+    sa.Column("base_deployment", sa.String(128), nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False, index=True),
+    sa.Column("cancelled_at", sa.Float),
+    sa.Column("trained_tokens", sa.BigInteger),
+    sa.Column("result_files", sa.Text),
+    sa.Column("model_deleted_at", sa.Float),
+)
+USAGE = sa.Table(
+    "gateway_usage",
+    _METADATA,
+    sa.Column("key_id", sa.String(64), primary_key=True),
+    sa.Column("project", sa.String(32), primary_key=True),
+    sa.Column("day", sa.String(10), primary_key=True),
+    sa.Column("requests", sa.BigInteger, nullable=False),
+    sa.Column("input_tokens", sa.BigInteger, nullable=False),
+    sa.Column("output_tokens", sa.BigInteger, nullable=False),
+)
 
 
 class Database:

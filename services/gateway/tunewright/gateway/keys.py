@@ -4,7 +4,7 @@ A key is `tw-<id>-<secret>`; the secret has 256 random bits. A slow password has
 at 256 bits there is nothing to guess, so a salted SHA-256 is as safe and costs microseconds instead of tens of
 milliseconds on every request. The id finds the record, the comparison of the hashes takes the same time for any key.
 
-Knows nothing of HTTP.
+A key belongs to a project, may do what its scopes say, and has limits of its own. Knows nothing of HTTP.
 """
 
 import fcntl
@@ -12,19 +12,46 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from tunewright.chassis.errors import InvalidSpec, NotFound, Unauthenticated
 
 PREFIX = "tw"
+DEFAULT_PROJECT = "default"
+_PROJECT = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _RELOAD_SECONDS = 1.0
 _PARTS = 3
 _NOBODY_SALT = secrets.token_hex(16)
+
+
+class Scope(StrEnum):
+    """What a key may do."""
+
+    ADMIN = "admin"
+    """Everything in its project, deployments and usage among it."""
+    TRAIN = "train"
+    """Files, uploads, jobs, runs, their artifacts; delete tuned models."""
+    INFER = "infer"
+    """Look at models and ask them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a key may use; 0: no limit."""
+
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    """Of prompts and answers together."""
+    storage_bytes: int = 0
+    """Of the files that were uploaded with it and are not deleted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +65,46 @@ class KeyRecord:
     salt: str
     sha256: str
     """SHA-256 of salt and whole key, hexadecimal."""
+    project: str = DEFAULT_PROJECT
+    """Keys of one project see each other's files, jobs and models; those of others do not."""
+    scopes: tuple[Scope, ...] = (Scope.ADMIN,)
+    limits: Limits = field(default_factory=Limits)
+
+    def may(self, *scopes: Scope) -> bool:
+        """Return True if one of these scopes is the key's; an admin has them all."""
+        return Scope.ADMIN in self.scopes or any(scope in self.scopes for scope in scopes)
 
 
-def create(path: Path, name: str) -> str:
+def create(
+    path: Path,
+    name: str,
+    *,
+    project: str = DEFAULT_PROJECT,
+    scopes: Sequence[str] = (Scope.ADMIN,),
+    limits: Limits | None = None,
+) -> str:
     """Add a key to the file and return it: the only time it is seen.
 
     Raises:
-        InvalidSpec: the name is empty or taken, or the file is damaged.
+        InvalidSpec: the name is empty or taken, project, scope or limit are none, or the file is damaged.
     """
+    if not _PROJECT.fullmatch(project):
+        raise InvalidSpec(f"a project is 1 to 32 lower-case letters, digits or dashes, found {project!r}")
+    if any(value < 0 for value in asdict(limits or Limits()).values()):
+        raise InvalidSpec("a limit is 0 (none) or more")
     key_id = secrets.token_hex(4)
     key = f"{PREFIX}-{key_id}-{secrets.token_urlsafe(32)}"
     salt = secrets.token_hex(16)
-    record = KeyRecord(id=key_id, name=name, created_at=int(time.time()), salt=salt, sha256=_hash(salt, key))
+    record = KeyRecord(
+        id=key_id,
+        name=name,
+        created_at=int(time.time()),
+        salt=salt,
+        sha256=_hash(salt, key),
+        project=project,
+        scopes=_scopes(scopes),
+        limits=limits or Limits(),
+    )
     with _locked(path):
         records = load(path)
         if not name.strip() or any(other.name == name for other in records):
@@ -79,13 +134,34 @@ def load(path: Path) -> list[KeyRecord]:
         InvalidSpec: the file is not what `create` writes.
     """
     try:
-        return [KeyRecord(**item) for item in json.loads(path.read_bytes())["keys"]]
+        return [_record(item) for item in json.loads(path.read_bytes())["keys"]]
     except FileNotFoundError:
         return []
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidSpec(
             f"{path} is not a file of API keys: {error}", remedy="Restore it or create it anew."
         ) from error
+
+
+def _scopes(names: Sequence[str]) -> tuple[Scope, ...]:
+    known = [scope.value for scope in Scope]
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise InvalidSpec(f"scopes are {', '.join(known)}; found {', '.join(unknown) or 'none'}")
+    return tuple(sorted({Scope(name) for name in names}))
+
+
+def _record(item: dict[str, Any]) -> KeyRecord:
+    """Return a record as it stands in the file; one from before there were projects may do everything in `default`."""
+    known = {entry.name for entry in fields(KeyRecord)}
+    if unknown := item.keys() - known:
+        raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+    extra: dict[str, Any] = {}
+    if "scopes" in item:
+        extra["scopes"] = tuple(Scope(name) for name in item["scopes"])
+    if "limits" in item:
+        extra["limits"] = Limits(**item["limits"])
+    return KeyRecord(**{**item, **extra})
 
 
 class KeyRing:
@@ -117,6 +193,11 @@ class KeyRing:
         if hmac.compare_digest(_hash(record.salt, key), record.sha256):
             return record
         raise Unauthenticated("Incorrect API key provided.")
+
+    def all(self) -> list[KeyRecord]:
+        """Return the records of all keys."""
+        self._refresh()
+        return [*self._records.values(), *([self._bootstrap] if self._bootstrap else [])]
 
     def _refresh(self) -> None:
         now = time.monotonic()

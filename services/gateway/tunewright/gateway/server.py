@@ -23,15 +23,21 @@ from tunewright.gateway.claim import claim
 from tunewright.gateway.clients import Rooms
 from tunewright.gateway.database import Database
 from tunewright.gateway.durable import DurableRuns
+from tunewright.gateway.file_records import FileRecords
 from tunewright.gateway.http.app import create_app
 from tunewright.gateway.http.state import State
+from tunewright.gateway.job_records import JobRecords
 from tunewright.gateway.journal import Journal, RunState
 from tunewright.gateway.keys import KeyRing
+from tunewright.gateway.owners import Owners
 from tunewright.gateway.pipeline import Pipeline
 from tunewright.gateway.routing import Routes
 from tunewright.gateway.runner import StageRunner
 from tunewright.gateway.settings import GatewaySettings
+from tunewright.gateway.upload_records import UploadRecords
+from tunewright.gateway.usage import Usage
 from tunewright.gateway.views import RunViews
+from tunewright.gateway.visible import VisibleModels
 
 _CONNECT_SECONDS = 5.0
 _BACKLOG = 2048
@@ -70,6 +76,7 @@ def serve(settings: GatewaySettings) -> NoReturn:
     # Lost to another process, it must not go on beside it: what is unfinished is taken up there.
     claim(settings.database_url, settings.executor_id, on_lost=lambda: os._exit(1))
     state.runs.launch()
+    state.usage.launch()
     config = uvicorn.Config(
         create_app(state),
         log_config=None,
@@ -84,6 +91,7 @@ def serve(settings: GatewaySettings) -> NoReturn:
     _announce(settings, {"http": address, "metrics": metrics_address, "pid": os.getpid()})
     with closing(listener):
         _Server(config, state).run(sockets=[listener])
+    state.usage.close()
     _log.info("drained")
     # Unfinished runs stand in the database and go on at the next start. Their threads wait on rooms for minutes: they
     # must neither hold the process back nor take the end of the interpreter for a failure of their stage.
@@ -103,7 +111,7 @@ def build(settings: GatewaySettings) -> State:
         _log.warning("the object store does not answer yet: %s", error)
     database = Database(settings.database_url)
     journal, views, aliases = Journal(database), RunViews(database), Aliases(database)
-    rooms = Rooms(settings)
+    rooms, owners = Rooms(settings), Owners(database)
     routes = Routes(aliases, rooms)
     runner = StageRunner(journal, rooms, aliases, routes, deploy_timeout_seconds=settings.deploy_timeout_seconds)
     runs = DurableRuns(Pipeline(runner), journal, database_url=settings.database_url, executor_id=settings.executor_id)
@@ -119,6 +127,12 @@ def build(settings: GatewaySettings) -> State:
         runner=runner,
         runs=runs,
         engines=_engines(settings),
+        files=FileRecords(database),
+        parts=UploadRecords(database),
+        owners=owners,
+        jobs=JobRecords(database),
+        models=VisibleModels(database, routes, owners),
+        usage=Usage(database),
     )
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from tunewright.chassis.errors import NotFound
-from tunewright.gateway.database import EVENTS, RUNS, STAGES, Database
+from tunewright.gateway.database import EVENTS, OWNERS, RUNS, STAGES, Database
+from tunewright.gateway.keys import DEFAULT_PROJECT
+from tunewright.gateway.owners import RUN
 
 
 class RunViews:
@@ -27,15 +29,41 @@ class RunViews:
             raise NotFound(f"no run has the id {run_id!r}", remedy="GET /v1/runs lists the runs there are.")
         return found[0]
 
-    def newest(self, limit: int, after: str | None) -> list[dict[str, Any]]:
-        """Return at most `limit` runs, newest first, those older than `after` if given.
+    def of_project(self, run_id: str, project: str) -> dict[str, Any]:
+        """Return a run of a project with its stages.
+
+        Raises:
+            NotFound: no such run, or it is another project's.
+        """
+        found = self._runs(sa.select(RUNS).where(RUNS.c.id == run_id, is_of(project)))
+        if not found:
+            raise NotFound(f"no run has the id {run_id!r}", remedy="GET /v1/runs lists the runs there are.")
+        return found[0]
+
+    def name_is_of_another(self, name: str, project: str) -> bool:
+        """Return True if another project has a run of this name."""
+        query = sa.select(RUNS.c.id).where(RUNS.c.name == name, sa.not_(is_of(project))).limit(1)
+        with self._database.read() as connection:
+            return connection.execute(query).first() is not None
+
+    def made(self, project: str) -> set[str]:
+        """Return the references of all that the project's runs have made."""
+        return self._results(is_of(project))
+
+    def made_by_others(self, project: str) -> set[str]:
+        """Return the references of all that other projects' runs have made."""
+        return self._results(sa.not_(is_of(project)))
+
+    def newest(self, limit: int, after: str | None, project: str) -> list[dict[str, Any]]:
+        """Return at most `limit` runs of a project, newest first, those older than `after` if given.
 
         Raises:
             NotFound: there is no run `after`.
         """
-        query = sa.select(RUNS).order_by(RUNS.c.created_at.desc(), RUNS.c.id.desc()).limit(limit)
+        order = (RUNS.c.created_at.desc(), RUNS.c.id.desc())
+        query = sa.select(RUNS).where(is_of(project)).order_by(*order).limit(limit)
         if after:
-            position = self.get(after)["created_at"]
+            position = self.of_project(after, project)["created_at"]
             key = sa.tuple_(RUNS.c.created_at, RUNS.c.id)
             query = query.where(key < sa.tuple_(sa.literal(position), sa.literal(after)))
         return self._runs(query)
@@ -69,6 +97,11 @@ class RunViews:
         with self._database.read() as connection:
             return {str(row[0]): int(row[1]) for row in connection.execute(query)}
 
+    def _results(self, where: sa.ColumnElement[bool]) -> set[str]:
+        query = sa.select(STAGES.c.result).join(RUNS, RUNS.c.id == STAGES.c.run_id).where(where)
+        with self._database.read() as connection:
+            return {str(result) for result in connection.execute(query.distinct()).scalars() if "/" in (result or "")}
+
     def _runs(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
         with self._database.read() as connection:
             rows = connection.execute(query).all()
@@ -80,6 +113,14 @@ class RunViews:
         for stage in stages:
             by_run[stage.run_id].append(_stage(stage))
         return [_run(row, by_run[row.id]) for row in rows]
+
+
+def is_of(project: str) -> sa.ColumnElement[bool]:
+    """Return the condition that a run is a project's; one that nobody is noted for is the default project's."""
+    noted = sa.select(OWNERS.c.id).where(OWNERS.c.kind == RUN)
+    if project == DEFAULT_PROJECT:
+        return RUNS.c.id.not_in(noted.where(OWNERS.c.project != project))
+    return RUNS.c.id.in_(noted.where(OWNERS.c.project == project))
 
 
 def _run(row: sa.Row[Any], stages: list[dict[str, Any]]) -> dict[str, Any]:

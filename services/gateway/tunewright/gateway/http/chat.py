@@ -1,26 +1,29 @@
 """/v1/chat/completions and /v1/completions: passed through to the engine that serves the model.
 
-The answer's bytes are the engine's own, as they come: no parsing, no buffering. A client that goes away ends the
-engine's work. Only the request's `model` is rewritten, from the public name to the deployment behind it.
+The answer's bytes are the engine's own, event by event as they come, but for two things: `model` is the name that was
+asked for, not that of the deployment behind it, and the tokens are counted (relay.py). A client that goes away ends the
+engine's work. Of the request, `model` is rewritten and null is left out: it means unset.
 """
 
 import asyncio
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from typing import Annotated, Any
+from typing import Any
 
 import httpx
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from tunewright.chassis.errors import InvalidSpec, Unavailable, Violation
 from tunewright.gateway import metrics
-from tunewright.gateway.http.auth import require_key
+from tunewright.gateway.http.auth import InferKey
 from tunewright.gateway.http.errors import RETRY_AFTER_SECONDS, TooManyRequests, error_object, type_of_status
+from tunewright.gateway.http.relay import Relay
 from tunewright.gateway.http.state import State, state_of
 from tunewright.gateway.keys import KeyRecord
 from tunewright.gateway.routing import Route
@@ -28,34 +31,33 @@ from tunewright.gateway.routing import Route
 _ERROR_BYTES = 1 << 20
 _CLIENT_GONE = 499
 _SSE = "text/event-stream"
+_LOCATION = re.compile(r"'loc': \('body', '(\w+)'")
 _BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {
     "type": "object", "required": ["model"], "properties": {"model": {"type": "string"}}, "additionalProperties": True,
 }}}}}  # fmt: skip
 
 _log = logging.getLogger(__name__)
 router = APIRouter(tags=["chat"])
-Key = Annotated[KeyRecord, Depends(require_key)]
 
 
 @router.post("/v1/chat/completions", openapi_extra=_BODY)
-async def chat_completions(request: Request, _key: Key) -> Response:
+async def chat_completions(request: Request, key: InferKey) -> Response:
     """Answer a chat, as a whole or as a stream."""
-    return await _pass_through(request, "chat/completions")
+    return await _pass_through(request, "chat/completions", key)
 
 
 @router.post("/v1/completions", openapi_extra=_BODY)
-async def completions(request: Request, _key: Key) -> Response:
+async def completions(request: Request, key: InferKey) -> Response:
     """Complete a text, as a whole or as a stream."""
-    return await _pass_through(request, "completions")
+    return await _pass_through(request, "completions", key)
 
 
-async def _pass_through(request: Request, path: str) -> Response:
+async def _pass_through(request: Request, path: str, key: KeyRecord) -> Response:
     state = state_of(request)
-    body = await request.body()
-    document = _parsed(body)
-    route = await _resolve(state, document["model"])
-    if route.deployment != route.model:
-        body = json.dumps({**document, "model": route.deployment}, ensure_ascii=False).encode()
+    document = _parsed(await request.body(), path)
+    route = await _resolve(state, key.project, document["model"])
+    relay = Relay(route, document, state.usage, state.meter, key)
+    body = json.dumps(relay.request, ensure_ascii=False).encode(errors="surrogatepass")
     if state.open_completions >= state.settings.max_open_completions:
         raise TooManyRequests(f"{state.open_completions} completions are under way; that is the limit.")
     async with AsyncExitStack() as stack:
@@ -67,7 +69,8 @@ async def _pass_through(request: Request, path: str) -> Response:
             return Response(status_code=_CLIENT_GONE)
         if answer.status_code >= 400:  # noqa: PLR2004 - errors
             return await _engine_error(answer)
-        return _stream(answer, stack.pop_all())
+        stack.callback(relay.count)
+        return await _answer(answer, relay, stack.pop_all())
     raise AssertionError("an exit stack swallows nothing")
 
 
@@ -75,22 +78,38 @@ def _close_one(state: State) -> None:
     state.open_completions -= 1
 
 
-def _parsed(body: bytes) -> dict[str, Any]:
+def _parsed(body: bytes, path: str) -> dict[str, Any]:
+    """Return the request without what is null. Raises InvalidSpec with the name of a field that is missing."""
     try:
-        document = json.loads(body)
+        document = json.loads(body, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise InvalidSpec(f"The body is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise InvalidSpec("The body must be a JSON object.")
+    document = {name: value for name, value in document.items() if value is not None}
     if not isinstance(document.get("model"), str):
-        raise InvalidSpec("model: text is expected", violations=[Violation("model", "text is expected")])
+        raise _wrong("model", "text is expected")
+    if path == "chat/completions":
+        messages = document.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise _wrong("messages", "a list of at least one message is expected")
+    elif "prompt" not in document:
+        raise _wrong("prompt", "missing")
     return document
 
 
-async def _resolve(state: State, model: str) -> Route:
-    if state.routes.fresh:
-        return state.routes.resolve(model)
-    return await run_in_threadpool(state.routes.resolve, model)
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number in JSON")
+
+
+def _wrong(field: str, description: str) -> InvalidSpec:
+    return InvalidSpec(f"{field}: {description}", violations=[Violation(field, description)])
+
+
+async def _resolve(state: State, project: str, model: str) -> Route:
+    if state.models.known(project, model):
+        return state.models.resolve(project, model)
+    return await run_in_threadpool(state.models.resolve, project, model)
 
 
 async def _ask(
@@ -129,12 +148,17 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _stream(answer: httpx.Response, resources: AsyncExitStack) -> StreamingResponse:
+async def _answer(answer: httpx.Response, relay: Relay, resources: AsyncExitStack) -> Response:
     media_type = answer.headers.get("content-type", "application/json")
     headers = {"Content-Type": media_type, "X-Accel-Buffering": "no"}
-    if "content-length" in answer.headers:
-        headers["Content-Length"] = answer.headers["content-length"]
-    return _Closing(_relay(answer, media_type), answer.status_code, headers, resources)
+    if media_type.startswith(_SSE):
+        return _Closing(_relay(answer, relay), answer.status_code, headers, resources)
+    async with resources:
+        try:
+            data = b"".join([chunk async for chunk in answer.aiter_raw()])
+        except httpx.HTTPError as error:
+            raise Unavailable("The engine broke off its answer.", remedy="Try again in a few seconds.") from error
+        return Response(relay.whole(data), answer.status_code, headers)
 
 
 class _Closing(StreamingResponse):
@@ -151,14 +175,15 @@ class _Closing(StreamingResponse):
             await super().__call__(*arguments)
 
 
-async def _relay(answer: httpx.Response, media_type: str) -> AsyncIterator[bytes]:
+async def _relay(answer: httpx.Response, relay: Relay) -> AsyncIterator[bytes]:
     try:
         async for chunk in answer.aiter_raw():
-            yield chunk
+            if data := relay.piece(chunk):
+                yield data
+        if data := relay.rest():
+            yield data
     except httpx.HTTPError as error:
         _log.warning("an engine broke off its answer: %s", type(error).__name__)
-        if not media_type.startswith(_SSE):
-            raise
         text = "The engine broke off its answer: it is being restarted. Try again in a few seconds."
         yield f"data: {json.dumps(error_object(text, 'server_error', None, 'unavailable'))}\n\n".encode()
 
@@ -181,7 +206,14 @@ async def _engine_error(answer: httpx.Response) -> JSONResponse:
         code = "context_length_exceeded"
     kind = found["type"] if str(found.get("type", "")).endswith("_error") else type_of_status(status)
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status in {429, 503} else {}
-    return JSONResponse(error_object(message, kind, found.get("param"), code), status, headers)
+    param = found.get("param") if isinstance(found.get("param"), str) else _field_in(message)
+    return JSONResponse(error_object(message, kind, param, code), status, headers)
+
+
+def _field_in(message: str) -> str | None:
+    """Return the field that the engine's validation names: `'loc': ('body', 'temperature')`."""
+    found = _LOCATION.search(message)
+    return found[1] if found else None
 
 
 def _error_in(data: bytes) -> dict[str, Any]:

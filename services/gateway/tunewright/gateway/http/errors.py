@@ -47,6 +47,24 @@ class TooManyRequests(OutOfResources):
     reason = "RATE_LIMIT_EXCEEDED"
     default_remedy = "Try again after the seconds in Retry-After."
 
+    def __init__(self, message: str, *, remedy: str = "", retry_after: int = 0) -> None:
+        super().__init__(message, remedy=remedy)
+        self.retry_after = retry_after or RETRY_AFTER_SECONDS
+
+
+class Forbidden(TunewrightError):
+    """A key that may not do this."""
+
+    reason = "MISSING_SCOPE"
+    default_remedy = "Use a key that has the scope named."
+
+
+class StorageFull(TooLarge):
+    """More bytes than a key may keep."""
+
+    reason = "STORAGE_LIMIT_EXCEEDED"
+    default_remedy = "Delete files, or ask for a key with a higher limit."
+
 
 # First match wins, so subclasses stand before their bases. Status, OpenAI's type, seconds of Retry-After (0: none).
 _TABLE: list[tuple[type[TunewrightError], int, str, int]] = [
@@ -55,6 +73,7 @@ _TABLE: list[tuple[type[TunewrightError], int, str, int]] = [
     (InvalidData, 400, "invalid_request_error", 0),
     (Refused, 400, "invalid_request_error", 0),
     (Unauthenticated, 401, "authentication_error", 0),
+    (Forbidden, 403, "permission_error", 0),
     (NotFound, 404, "not_found_error", 0),
     (Conflict, 409, "conflict_error", 0),
     (Cancelled, 409, "conflict_error", 0),
@@ -64,7 +83,13 @@ _TABLE: list[tuple[type[TunewrightError], int, str, int]] = [
     (Interrupted, 503, "server_error", RETRY_AFTER_SECONDS),
 ]
 _CODES = {"UNAUTHENTICATED": "invalid_api_key"}
-_TYPES = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
 
 
 def install(app: FastAPI) -> None:
@@ -89,6 +114,7 @@ def error_response(error: TunewrightError) -> JSONResponse:
     code = _CODES.get(error.reason, error.reason.lower())
     param = error.violations[0].field if error.violations else None
     extension = {k: v for k, v in error.to_dict().items() if k != "message"}
+    retry_after = getattr(error, "retry_after", retry_after)
     headers = {"Retry-After": str(retry_after)} if retry_after else {}
     if status == 401:  # noqa: PLR2004 - unauthorized
         headers["WWW-Authenticate"] = "Bearer"

@@ -1,60 +1,61 @@
-"""/v1/files: training files, kept as upload artifacts. The id is `file-` and the artifact's SHA-256."""
+"""/v1/files: files as OpenAI has them, streamed to disk and then to the store."""
 
 import asyncio
 import shutil
 import tempfile
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from tunewright.artifacts import ArtifactRef, FileEntry, Kind, Manifest, ObjectNotFound, Store, seal
-from tunewright.artifacts.layout import MANIFEST, artifact_prefix
-from tunewright.artifacts.transfer import commit, delete_folder, load_manifest
 from tunewright.chassis.errors import Conflict, DiskFull, InvalidData, InvalidSpec, NotFound, Violation
 from tunewright.gateway import metrics
-from tunewright.gateway.http.auth import require_key
+from tunewright.gateway.filing import PURPOSES, Filing
+from tunewright.gateway.http.auth import TrainKey
 from tunewright.gateway.http.content import content_response
-from tunewright.gateway.http.errors import TooLarge
+from tunewright.gateway.http.errors import StorageFull, TooLarge
 from tunewright.gateway.http.multipart import Form, read_form
 from tunewright.gateway.http.state import State, state_of
 from tunewright.gateway.keys import KeyRecord
-from tunewright.gateway.recipe import FILE_PREFIX, file_ref
+from tunewright.gateway.recipe import file_ref, parse
 
-PURPOSE = "fine-tune"
 _FORM_BYTES = 1 << 16
 """What a form may hold beside its file."""
 _DRAIN_SECONDS = 10.0
 _DRAIN_BYTES = 256 << 20
+_EXPIRES_SECONDS = (3600, 2_592_000)
+"""An hour to thirty days."""
+_FORM = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": {
+    "type": "object", "required": ["file", "purpose"],
+    "properties": {
+        "file": {"type": "string", "format": "binary"},
+        "purpose": {"type": "string", "enum": list(PURPOSES)},
+        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
+        "expires_after[seconds]": {
+            "type": "integer", "minimum": _EXPIRES_SECONDS[0], "maximum": _EXPIRES_SECONDS[1],
+        },
+    },
+}}}}}  # fmt: skip
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
 
-@router.post("", openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": {
-    "type": "object", "required": ["file", "purpose"],
-    "properties": {"file": {"type": "string", "format": "binary"}, "purpose": {"type": "string", "enum": [PURPOSE]}},
-}}}}})  # fmt: skip
-async def create_file(request: Request, _key: Annotated[KeyRecord, Depends(require_key)]) -> dict[str, Any]:
+@router.post("", openapi_extra=_FORM)
+async def create_file(request: Request, key: TrainKey) -> dict[str, Any]:
     """Take a file: streamed to disk, then to the store. The same bytes under the same name are the same file."""
     state = state_of(request)
     limit = state.settings.max_upload_bytes
-    uploads = state.settings.work_dir / "uploads"
-    await run_in_threadpool(uploads.mkdir, parents=True, exist_ok=True)
-    folder = Path(await run_in_threadpool(tempfile.mkdtemp, dir=uploads))
+    folder = await run_in_threadpool(scratch, state)
     try:
-        _check_declared(request, limit, uploads)
-        form = await read_form(request.stream(), request.headers.get("content-type", ""), folder, max_bytes=limit)
-        _check_form(form)
-        ref = await run_in_threadpool(_commit, state.store, folder)
+        form = await take_form(request, folder, limit)
+        purpose, seconds = _checked(form)
+        await run_in_threadpool(check_storage, state, key, form.size_bytes)
         metrics.UPLOADED.inc(form.size_bytes)
-        return await run_in_threadpool(_file_object, state.store, ref)
-    except TooLarge:
-        await _drain(request.stream())
-        raise
+        add = filing(state).add
+        return await run_in_threadpool(add, key, folder, purpose=purpose, expires_after=seconds)
     finally:
         await run_in_threadpool(shutil.rmtree, folder, ignore_errors=True)
 
@@ -62,23 +63,32 @@ async def create_file(request: Request, _key: Annotated[KeyRecord, Depends(requi
 @router.get("")
 async def list_files(
     request: Request,
-    _key: Annotated[KeyRecord, Depends(require_key)],
+    key: TrainKey,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
     after: str | None = None,
     purpose: str | None = None,
-    order: Annotated[str, Query(pattern="^(asc|desc)$")] = "desc",
+    order: Literal["asc", "desc"] = "desc",
 ) -> dict[str, Any]:
-    """List the files, newest first."""
-    found = await run_in_threadpool(_all_files, state_of(request))
+    """List the project's files, newest first."""
+    found = await run_in_threadpool(_all_files, state_of(request), key.project)
     found.sort(key=lambda item: (item["created_at"], item["id"]), reverse=order == "desc")
     if purpose is not None:
         found = [item for item in found if item["purpose"] == purpose]
-    if after is not None:
-        ids = [item["id"] for item in found]
-        if after not in ids:
-            raise NotFound(f"No such File object: {after}", violations=[Violation("after", "unknown id")])
-        found = found[ids.index(after) + 1 :]
-    return page(found, limit)
+    return page(after_cursor(found, after, "File"), limit)
+
+
+def after_cursor(found: list[dict[str, Any]], after: str | None, what: str) -> list[dict[str, Any]]:
+    """Return the objects behind the one with the id `after`, all if that is None.
+
+    Raises:
+        NotFound: none has this id.
+    """
+    if after is None:
+        return found
+    ids = [item["id"] for item in found]
+    if after not in ids:
+        raise NotFound(f"No such {what} object: {after}", violations=[Violation("after", "unknown id")])
+    return found[ids.index(after) + 1 :]
 
 
 def page(found: list[dict[str, Any]], limit: int) -> dict[str, Any]:
@@ -94,113 +104,125 @@ def page(found: list[dict[str, Any]], limit: int) -> dict[str, Any]:
 
 
 @router.get("/{file_id}")
-async def retrieve_file(
-    request: Request, file_id: str, _key: Annotated[KeyRecord, Depends(require_key)]
-) -> dict[str, Any]:
+async def retrieve_file(request: Request, file_id: str, key: TrainKey) -> dict[str, Any]:
     """Return one file's description."""
-    return await run_in_threadpool(_file_object, state_of(request).store, _known(file_id))
+    return await run_in_threadpool(filing(state_of(request)).describe, key.project, file_id)
 
 
 @router.get("/{file_id}/content")
-async def file_content(request: Request, file_id: str, _key: Annotated[KeyRecord, Depends(require_key)]) -> Response:
+async def file_content(request: Request, file_id: str, key: TrainKey) -> Response:
     """Return a file's bytes as they were sent."""
     state = state_of(request)
-    ref = _known(file_id)
-    manifest = await run_in_threadpool(_manifest, state.store, ref)
-    return await content_response(state, ref, manifest.files[0], download=True)
+    manifest = await run_in_threadpool(filing(state).manifest, key.project, file_id)
+    return await content_response(state, file_ref(file_id), manifest.files[0], download=True)
 
 
 @router.delete("/{file_id}")
-async def delete_file(request: Request, file_id: str, _key: Annotated[KeyRecord, Depends(require_key)]) -> JSONResponse:
+async def delete_file(request: Request, file_id: str, key: TrainKey) -> JSONResponse:
     """Delete a file that no unfinished run reads."""
-    state = state_of(request)
-    ref = _known(file_id)
-    await run_in_threadpool(_delete, state, ref, file_id)
+    await run_in_threadpool(_delete, state_of(request), key.project, file_id)
     return JSONResponse({"id": file_id, "object": "file", "deleted": True})
 
 
-def _check_declared(request: Request, limit: int, folder: Path) -> None:
+def filing(state: State) -> Filing:
+    """Return the files of all projects."""
+    return Filing(store=state.store, records=state.files, manifests=state.uploads)
+
+
+def scratch(state: State) -> Path:
+    """Return a new folder on the gateway's disk; the caller removes it."""
+    uploads = state.settings.work_dir / "uploads"
+    uploads.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=uploads))
+
+
+async def take_form(request: Request, folder: Path, limit: int, field: str = "file") -> Form:
+    """Read a form with one file into `folder`.
+
+    Raises:
+        TooLarge: the file has more than `limit` bytes; what comes of it is read for a while and thrown away.
+        InvalidSpec: a damaged form.
+        DiskFull: the disk has no room for it.
+    """
+    try:
+        _check_declared(request, limit, folder, field)
+        content_type = request.headers.get("content-type", "")
+        return await read_form(request.stream(), content_type, folder, max_bytes=limit, field_name=field)
+    except TooLarge:
+        await _drain(request.stream())
+        raise
+
+
+def check_storage(state: State, key: KeyRecord, size_bytes: int) -> None:
+    """Refuse bytes above what the key may keep. Raises StorageFull."""
+    limit = key.limits.storage_bytes
+    if limit and state.files.stored_bytes(key.id) + size_bytes > limit:
+        raise StorageFull(f"This key may keep {limit} bytes of files, and {size_bytes} more do not fit.")
+
+
+def expiry(anchor: str | None, seconds: object) -> int | None:
+    """Return the seconds after which a file goes away, None if it never does.
+
+    Raises:
+        InvalidSpec: another anchor than created_at, or a time out of bounds.
+    """
+    if anchor is None and seconds is None:
+        return None
+    if anchor != "created_at":
+        raise _wrong("expires_after.anchor", f"'created_at' is expected, found {anchor!r}")
+    low, high = _EXPIRES_SECONDS
+    try:
+        value = int(str(seconds))
+    except ValueError:
+        value = -1
+    if isinstance(seconds, bool) or not low <= value <= high:
+        raise _wrong("expires_after.seconds", f"a whole number from {low} to {high} is expected, found {seconds!r:.40}")
+    return value
+
+
+def checked_purpose(purpose: object) -> str:
+    """Return a purpose that applications may use. Raises InvalidSpec."""
+    if not isinstance(purpose, str) or purpose not in PURPOSES:
+        raise _wrong("purpose", f"one of {', '.join(PURPOSES)} is expected, found {purpose!r:.40}")
+    return purpose
+
+
+def _wrong(field: str, description: str) -> InvalidSpec:
+    return InvalidSpec(f"{field}: {description}", violations=[Violation(field, description)])
+
+
+def _check_declared(request: Request, limit: int, folder: Path, field: str) -> None:
     declared = request.headers.get("content-length", "")
     if not declared.isdigit():
         return
     if int(declared) > limit + _FORM_BYTES:
-        raise TooLarge(f"The file is larger than {limit} bytes.", violations=[Violation("file", "too large")])
+        raise TooLarge(f"The file is larger than {limit} bytes.", violations=[Violation(field, "too large")])
     if int(declared) > shutil.disk_usage(folder).free:
         raise DiskFull(f"no space left for {declared} bytes in the gateway's work directory")
 
 
-def _check_form(form: Form) -> None:
-    purpose = form.fields.get("purpose")
-    if purpose != PURPOSE:
-        raise InvalidSpec(
-            f"purpose: {PURPOSE!r} is expected, found {purpose!r}", violations=[Violation("purpose", "not supported")]
-        )
+def _checked(form: Form) -> tuple[str, int | None]:
+    purpose = checked_purpose(form.fields.get("purpose"))
     if form.filename is None:
         raise InvalidSpec("file: missing", violations=[Violation("file", "missing")])
     if form.size_bytes == 0:
         raise InvalidData(f"{form.filename} is empty", violations=[Violation("file", "empty")])
+    return purpose, expiry(form.fields.get("expires_after[anchor]"), form.fields.get("expires_after[seconds]"))
 
 
-def _commit(store: Store, folder: Path) -> ArtifactRef:
-    draft = Manifest(
-        kind=Kind.UPLOAD, created_by="gateway", spec={"purpose": PURPOSE}, metrics={"created_at": int(time.time())}
-    )
-    return commit(store, seal(draft, folder, {}), folder)
+def _all_files(state: State, project: str) -> list[dict[str, Any]]:
+    files = filing(state)
+    files.remove_expired()
+    return files.of_project(project)
 
 
-def _known(file_id: str) -> ArtifactRef:
-    try:
-        return file_ref(file_id)
-    except InvalidSpec as error:
-        raise _no_such_file(file_id) from error
-
-
-def _no_such_file(file_id: str) -> NotFound:
-    return NotFound(f"No such File object: {file_id}", violations=[Violation("id", "unknown file")])
-
-
-def _manifest(store: Store, ref: ArtifactRef) -> Manifest:
-    try:
-        return load_manifest(store, ref)
-    except ObjectNotFound as error:
-        raise _no_such_file(f"{FILE_PREFIX}{ref.id}") from error
-
-
-def _file_object(store: Store, ref: ArtifactRef) -> dict[str, Any]:
-    return _described(ref.id, _manifest(store, ref))
-
-
-def _described(identifier: str, manifest: Manifest) -> dict[str, Any]:
-    entry: FileEntry = manifest.files[0]
-    return {
-        "id": f"{FILE_PREFIX}{identifier}",
-        "object": "file",
-        "bytes": entry.size_bytes,
-        "created_at": int(manifest.metrics.get("created_at", 0)),
-        "filename": entry.path,
-        "purpose": str(manifest.spec.get("purpose", PURPOSE)),
-        "status": "processed",
-        "status_details": None,
-        "expires_at": None,
-    }
-
-
-def _all_files(state: State) -> list[dict[str, Any]]:
-    keys = [info.key for info in state.store.list(f"{Kind.UPLOAD.value}/")]
-    ids = [key.split("/")[1] for key in keys if key.endswith(f"/{MANIFEST}")]
-    for identifier in ids:
-        if identifier not in state.uploads:
-            state.uploads[identifier] = load_manifest(state.store, ArtifactRef(Kind.UPLOAD, identifier))
-    return [_described(identifier, state.uploads[identifier]) for identifier in ids]
-
-
-def _delete(state: State, ref: ArtifactRef, file_id: str) -> None:
-    _manifest(state.store, ref)
+def _delete(state: State, project: str, file_id: str) -> None:
+    files = filing(state)
+    files.manifest(project, file_id)
     for run_id in state.journal.unfinished():
-        if any(item.get("file") == file_id for item in state.journal.recipe(run_id)["data"]):
+        if file_ref(file_id) in parse(state.journal.recipe(run_id)).uploads:
             raise Conflict(f"run {run_id} reads {file_id}", remedy="Wait until the run has ended, or cancel it.")
-    delete_folder(state.store, artifact_prefix(ref))
-    state.uploads.pop(ref.id, None)
+    files.remove(project, file_id)
 
 
 async def _drain(chunks: AsyncIterator[bytes]) -> None:

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tunewright.gateway import metrics
 from tunewright.gateway.http.errors import TooLarge, error_response, public
 
-UPLOAD_PATH = "/v1/files"
+_UPLOADS = re.compile(r"/v1/files|/v1/uploads/[^/]+/parts")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -49,7 +49,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         # Files have a limit of their own, kept where they are read.
-        limit = None if scope["path"] == UPLOAD_PATH else self._max_body_bytes
+        limit = None if _UPLOADS.fullmatch(scope["path"]) else self._max_body_bytes
         exchange = _Exchange(scope, receive, send, limit)
         metrics.HTTP_OPEN.inc()
         try:
@@ -111,7 +111,7 @@ class _Exchange:
             self._status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = self.id
-            for name, value in _HEADERS.items():
+            for name, value in {**_HEADERS, **self._scope.get("tunewright.rate", {})}.items():
                 headers.setdefault(name, value)
         await self._send(message)
 

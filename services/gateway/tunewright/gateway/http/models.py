@@ -1,26 +1,28 @@
 """/v1/models and /v1/deployments: what is served, under which names, and by which engines."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from google.protobuf.json_format import MessageToDict
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from tunewright.artifacts import ArtifactRef, InvalidRef
-from tunewright.chassis.errors import Conflict, InvalidSpec, Violation
+from tunewright.chassis.errors import Conflict, InvalidSpec, NotFound, Violation
 from tunewright.chassis.records import ref_from_proto, ref_to_proto
 from tunewright.gateway.clients import Room
-from tunewright.gateway.http.auth import require_key
+from tunewright.gateway.http.artifacts import sees
+from tunewright.gateway.http.auth import AdminKey, AnyKey, TrainKey
+from tunewright.gateway.http.errors import Forbidden
 from tunewright.gateway.http.state import State, state_of
 from tunewright.gateway.keys import KeyRecord
+from tunewright.gateway.owners import DEPLOYMENT
 from tunewright.gateway.recipe import NAME, spec_message
-from tunewright.gateway.routing import ModelNotFound, Served
+from tunewright.gateway.visible import Visible
 from tunewright.v1 import inference_pb2
 
 router = APIRouter(tags=["models"])
-Key = Annotated[KeyRecord, Depends(require_key)]
 
 
 class CreateDeployment(BaseModel):
@@ -39,71 +41,112 @@ class CreateDeployment(BaseModel):
 
 
 @router.get("/v1/models")
-async def list_models(request: Request, _key: Key) -> dict[str, Any]:
+async def list_models(request: Request, key: AnyKey) -> dict[str, Any]:
     """List the names that may be used as `model`."""
-    table = await run_in_threadpool(state_of(request).routes.table)
-    behind = {served.deployment.name for served in table.values() if served.alias is not None}
-    shown = [served for name, served in sorted(table.items()) if served.alias is not None or name not in behind]
-    return {"object": "list", "data": [_model(served) for served in shown]}
+    models = await run_in_threadpool(state_of(request).models.of_project, key.project)
+    shown = [model for _, model in sorted(models.items()) if model.listed]
+    return {"object": "list", "data": [_model(model) for model in shown]}
 
 
 @router.get("/v1/models/{model:path}")
-async def retrieve_model(request: Request, model: str, _key: Key) -> dict[str, Any]:
+async def retrieve_model(request: Request, model: str, key: AnyKey) -> dict[str, Any]:
     """Return one model."""
-    table = await run_in_threadpool(state_of(request).routes.table)
-    if model not in table:
-        raise ModelNotFound(f"The model {model!r} does not exist.", violations=[Violation("model", "unknown")])
-    return _model(table[model])
+    return _model(await run_in_threadpool(state_of(request).models.get, key.project, model))
+
+
+@router.delete("/v1/models/{model:path}")
+async def delete_model(request: Request, model: str, key: TrainKey) -> dict[str, Any]:
+    """Delete a tuned model: its name is gone, and its engine stops. A base cannot be deleted."""
+    await run_in_threadpool(_delete_model, state_of(request), key.project, model)
+    return {"id": model, "object": "model", "deleted": True}
 
 
 @router.get("/v1/deployments")
-async def list_deployments(request: Request, _key: Key) -> dict[str, Any]:
+async def list_deployments(request: Request, key: TrainKey) -> dict[str, Any]:
     """List all deployments, stopped and failed ones as well."""
-    found = await run_in_threadpool(state_of(request).rooms.deployments)
+    state = state_of(request)
+    found = [
+        item
+        for item in await run_in_threadpool(state.rooms.deployments)
+        if await run_in_threadpool(state.models.owns, key.project, item.name)
+    ]
     return {"object": "list", "data": [_deployment(item) for item in found], "has_more": False}
 
 
 @router.post("/v1/deployments", status_code=202)
-async def create_deployment(request: Request, body: CreateDeployment, _key: Key) -> JSONResponse:
+async def create_deployment(request: Request, body: CreateDeployment, key: AdminKey) -> JSONResponse:
     """Start a deployment, or attach to the one that runs. It answers once its state is ready."""
     state = state_of(request)
-    deployment = await run_in_threadpool(_deploy, state, body)
-    state.routes.forget()
+    deployment = await run_in_threadpool(_deploy, state, body, key)
+    state.models.forget()
     return JSONResponse(_deployment(deployment), 202)
 
 
 @router.get("/v1/deployments/{name}")
-async def retrieve_deployment(request: Request, name: str, _key: Key) -> dict[str, Any]:
+async def retrieve_deployment(request: Request, name: str, key: TrainKey) -> dict[str, Any]:
     """Return one deployment; an alias stands for the deployment behind it."""
     state = state_of(request)
-    return _deployment(await run_in_threadpool(state.rooms.deployment, await _behind(state, name)))
+    return _deployment(await run_in_threadpool(state.rooms.deployment, await _behind(state, name, key.project)))
 
 
 @router.delete("/v1/deployments/{name}")
-async def delete_deployment(request: Request, name: str, _key: Key) -> dict[str, Any]:
+async def delete_deployment(request: Request, name: str, key: AdminKey) -> dict[str, Any]:
     """Stop a deployment; with an alias, the alias goes too."""
     state = state_of(request)
-    target = await _behind(state, name)
+    target = await _behind(state, name, key.project)
     await run_in_threadpool(state.aliases.remove, name)
     deployment = await run_in_threadpool(state.rooms.undeploy, target)
-    state.routes.forget()
+    state.models.forget()
     return {**_deployment(deployment), "deleted": True}
 
 
-async def _behind(state: State, name: str) -> str:
+async def _behind(state: State, name: str, project: str) -> str:
+    """Return the deployment that a project knows under a name. Raises NotFound."""
     alias = (await run_in_threadpool(state.aliases.all)).get(name)
-    return name if alias is None else alias.deployment
+    target = name if alias is None else alias.deployment
+    if not await run_in_threadpool(state.models.owns, project, target):
+        raise NotFound(f"no deployment has the name {name!r}")
+    return target
 
 
-def _deploy(state: State, body: CreateDeployment) -> inference_pb2.Deployment:
+def _delete_model(state: State, project: str, name: str) -> None:
+    found = state.models.get(project, name)
+    job = state.jobs.of_model(project, name)
+    alias = found.served.alias
+    if alias is None:
+        raise Forbidden(
+            f"The model {name!r} cannot be deleted: only a tuned model can.", remedy="DELETE its deployment."
+        )
+    if job is not None:
+        state.jobs.model_deleted(job.id)
+    state.aliases.remove(alias.name)
+    try:
+        state.rooms.undeploy(alias.deployment)
+    except (NotFound, Conflict):
+        pass  # stopped already
+    finally:
+        state.models.forget()
+
+
+def _deploy(state: State, body: CreateDeployment, key: KeyRecord) -> inference_pb2.Deployment:
     if not NAME.fullmatch(body.name):
         raise InvalidSpec(f"name: {body.name!r} is no name", violations=[Violation("name", "lower case is expected")])
     if body.name in state.aliases.all():
         raise Conflict(f"{body.name!r} is the public name of a promoted model", remedy="Choose another name.")
+    model, adapter = _ref("model", body.model), _ref("adapter", body.adapter) if body.adapter else None
+    for field, ref in (("model", model), ("adapter", adapter)):
+        if ref is not None and not sees(state, key.project, ref):
+            raise NotFound(
+                f"the object store holds no artifact {ref}", violations=[Violation(field, "unknown artifact")]
+            )
+    taken = any(item.name == body.name for item in state.rooms.deployments())
+    if taken and not state.models.owns(key.project, body.name):
+        raise Conflict(f"the name {body.name!r} is taken", remedy="Choose another name.")
+    state.owners.note(DEPLOYMENT, body.name, key)
     request = inference_pb2.DeployRequest(
         name=body.name,
-        model=ref_to_proto(_ref("model", body.model)),
-        adapter=ref_to_proto(_ref("adapter", body.adapter)) if body.adapter else None,
+        model=ref_to_proto(model),
+        adapter=ref_to_proto(adapter) if adapter else None,
         spec=spec_message("spec", inference_pb2.DeploymentSpec, body.spec),
     )
     return state.rooms.call(Room.INFERENCE, state.rooms.inference.Deploy, request).deployment
@@ -116,14 +159,16 @@ def _ref(field: str, text: str) -> ArtifactRef:
         raise InvalidSpec(f"{field}: {error}", violations=[Violation(field, str(error))]) from error
 
 
-def _model(served: Served) -> dict[str, Any]:
+def _model(model: Visible) -> dict[str, Any]:
+    served = model.served
     created = served.alias.created_at if served.alias else served.deployment.create_time.ToNanoseconds() / 1e9
     return {
-        "id": served.name,
+        "id": model.name,
         "object": "model",
         "created": int(created),
         "owned_by": "tunewright",
         "tunewright": {"state": served.state, "deployment": served.deployment.name, "artifact": served.artifact},
+        **({} if model.root is None else {"root": model.root}),
     }
 
 

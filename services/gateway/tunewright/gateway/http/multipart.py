@@ -30,7 +30,9 @@ class Form:
     size_bytes: int = 0
 
 
-async def read_form(chunks: AsyncIterator[bytes], content_type: str, folder: Path, *, max_bytes: int) -> Form:
+async def read_form(
+    chunks: AsyncIterator[bytes], content_type: str, folder: Path, *, max_bytes: int, field_name: str = "file"
+) -> Form:
     """Read a form; its file lies in `folder` under the name that it tells.
 
     Args:
@@ -38,6 +40,7 @@ async def read_form(chunks: AsyncIterator[bytes], content_type: str, folder: Pat
         content_type: header with the boundary.
         folder: an empty folder.
         max_bytes: largest size of the file.
+        field_name: the field that holds it.
 
     Raises:
         InvalidSpec: not a form, or a damaged one.
@@ -45,8 +48,8 @@ async def read_form(chunks: AsyncIterator[bytes], content_type: str, folder: Pat
     """
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data" or b"boundary" not in options:
-        raise InvalidSpec("The request must be multipart/form-data with a `file` and a `purpose`.")
-    reader = _Reader(folder, max_bytes)
+        raise InvalidSpec(f"The request must be multipart/form-data with a `{field_name}`.")
+    reader = _Reader(folder, max_bytes, field_name)
     parser = MultipartParser(options[b"boundary"], reader.callbacks())  # type: ignore[arg-type] # its TypedDict is total
     try:
         async for chunk in chunks:
@@ -64,8 +67,9 @@ async def read_form(chunks: AsyncIterator[bytes], content_type: str, folder: Pat
 class _Reader:
     """Takes the parser's callbacks, one part after the other."""
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
+    def __init__(self, folder: Path, max_bytes: int, field_name: str) -> None:
         self.form = Form()
+        self._field_name = field_name
         self.ended = False
         self._folder = folder
         self._max_bytes = max_bytes
@@ -120,9 +124,10 @@ class _Reader:
             self._open(options[b"filename"].decode(errors="replace"))
 
     def _open(self, filename: str) -> None:
-        if self._name != "file" or self.form.filename is not None:
+        if self._name != self._field_name or self.form.filename is not None:
             raise InvalidSpec(
-                "One file is expected, in the field `file`.", violations=[Violation("file", "one is expected")]
+                f"One file is expected, in the field `{self._field_name}`.",
+                violations=[Violation(self._field_name, "one is expected")],
             )
         self.form.filename = safe_name(filename)
         self._file = (self._folder / self.form.filename).open("xb")
@@ -135,7 +140,8 @@ class _Reader:
         self.form.size_bytes += end - start
         if self.form.size_bytes > self._max_bytes:
             raise TooLarge(
-                f"The file is larger than {self._max_bytes} bytes.", violations=[Violation("file", "too large")]
+                f"The file is larger than {self._max_bytes} bytes.",
+                violations=[Violation(self._field_name, "too large")],
             )
         self._file.write(data[start:end])
 

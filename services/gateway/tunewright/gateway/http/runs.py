@@ -8,19 +8,20 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
-from tunewright.artifacts.transfer import exists
-from tunewright.chassis.errors import InvalidSpec, TunewrightError, Violation
+from tunewright.chassis.errors import Conflict, InvalidSpec, TunewrightError, Violation
 from tunewright.gateway import stages
-from tunewright.gateway.http.auth import require_key
-from tunewright.gateway.http.files import page
+from tunewright.gateway.http.artifacts import sees
+from tunewright.gateway.http.auth import TrainKey
+from tunewright.gateway.http.files import filing, page
 from tunewright.gateway.http.state import State, state_of
 from tunewright.gateway.journal import RunState
 from tunewright.gateway.keys import KeyRecord
+from tunewright.gateway.owners import RUN
 from tunewright.gateway.pipeline import stage_names
 from tunewright.gateway.recipe import Recipe, parse
 
@@ -28,7 +29,6 @@ _POLL_SECONDS = 0.25
 _KEEP_ALIVE_SECONDS = 15.0
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
-Key = Annotated[KeyRecord, Depends(require_key)]
 
 
 class CreateRun(BaseModel):
@@ -46,63 +46,69 @@ class CreateRun(BaseModel):
 async def create_run(
     request: Request,
     body: CreateRun,
-    key: Key,
+    key: TrainKey,
     idempotency_key: Annotated[str | None, Header(max_length=256)] = None,
 ) -> Response:
     """Check a recipe with every room and start its run; the same Idempotency-Key starts one run only."""
     state = state_of(request)
     recipe = parse(body.recipe)
-    await run_in_threadpool(_check, state, recipe)
+    await run_in_threadpool(check, state, recipe, key)
     if body.validate_only:
         return JSONResponse({"object": "recipe", "recipe": recipe.to_document()})
     run_id = _run_id(key, idempotency_key)
-    created = await run_in_threadpool(_start, state, run_id, recipe, key)
+    created = await run_in_threadpool(start, state, run_id, recipe, key)
     return JSONResponse(await run_in_threadpool(state.views.get, run_id), 201 if created else 200)
 
 
 @router.get("")
 async def list_runs(
-    request: Request, _key: Key, limit: Annotated[int, Query(ge=1, le=100)] = 20, after: str | None = None
+    request: Request, key: TrainKey, limit: Annotated[int, Query(ge=1, le=100)] = 20, after: str | None = None
 ) -> dict[str, Any]:
     """List the runs, newest first."""
-    return page(await run_in_threadpool(state_of(request).views.newest, limit + 1, after), limit)
+    return page(await run_in_threadpool(state_of(request).views.newest, limit + 1, after, key.project), limit)
 
 
 @router.get("/{run_id}")
-async def retrieve_run(request: Request, run_id: str, _key: Key) -> dict[str, Any]:
+async def retrieve_run(request: Request, run_id: str, key: TrainKey) -> dict[str, Any]:
     """Return a run: its state, its stages with their jobs and artifacts, and why it failed if it did."""
-    return await run_in_threadpool(state_of(request).views.get, run_id)
+    return await run_in_threadpool(state_of(request).views.of_project, run_id, key.project)
 
 
 @router.post("/{run_id}/cancel")
-async def cancel_run(request: Request, run_id: str, _key: Key) -> dict[str, Any]:
+async def cancel_run(request: Request, run_id: str, key: TrainKey) -> dict[str, Any]:
     """Cancel a run: its job is stopped, its deployments are taken down, what it finished stays."""
-    return await run_in_threadpool(_cancel, state_of(request), run_id)
+    state = state_of(request)
+    await run_in_threadpool(state.views.of_project, run_id, key.project)
+    return await run_in_threadpool(cancel, state, run_id)
 
 
 @router.post("/{run_id}/pause")
-async def pause_run(request: Request, run_id: str, _key: Key) -> dict[str, Any]:
+async def pause_run(request: Request, run_id: str, key: TrainKey) -> dict[str, Any]:
     """Pause a run: its job saves a checkpoint and lets go of the GPU; what answers goes on answering."""
-    return await run_in_threadpool(_pause, state_of(request), run_id)
+    state = state_of(request)
+    await run_in_threadpool(state.views.of_project, run_id, key.project)
+    return await run_in_threadpool(pause, state, run_id)
 
 
 @router.post("/{run_id}/resume")
-async def resume_run(request: Request, run_id: str, _key: Key) -> dict[str, Any]:
+async def resume_run(request: Request, run_id: str, key: TrainKey) -> dict[str, Any]:
     """Let a paused run go on, from its checkpoint."""
-    return await run_in_threadpool(_resume, state_of(request), run_id)
+    state = state_of(request)
+    await run_in_threadpool(state.views.of_project, run_id, key.project)
+    return await run_in_threadpool(resume, state, run_id)
 
 
 @router.get("/{run_id}/events", response_class=StreamingResponse)
 async def run_events(
     request: Request,
     run_id: str,
-    _key: Key,
+    key: TrainKey,
     after: Annotated[int, Query(ge=0)] = 0,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Replay the events after a sequence number, then follow them live until the run has ended (server-sent events)."""
     state = state_of(request)
-    await run_in_threadpool(state.views.get, run_id)
+    await run_in_threadpool(state.views.of_project, run_id, key.project)
     if last_event_id is not None and last_event_id.isdigit():
         after = max(after, int(last_event_id))
     headers = {"X-Accel-Buffering": "no"}
@@ -139,20 +145,29 @@ def _ended(state: State, run_id: str) -> bool:
     return RunState(state.views.state(run_id)).terminal
 
 
-def _check(state: State, recipe: Recipe) -> None:
+def check(state: State, recipe: Recipe, key: KeyRecord) -> None:
+    """Check a recipe of a key's project with every room.
+
+    Raises:
+        InvalidSpec: what is wrong with it.
+        Conflict: its name is another project's.
+    """
+    files = filing(state)
     missing = [
         Violation(place, f"there is no file file-{ref.id}")
         for place, ref in recipe.upload_places()
-        if not exists(state.store, ref)
+        if not files.has(key.project, f"file-{ref.id}")
     ]
     if missing:
         text = "; ".join(f"{v.field}: {v.description}" for v in missing)
         raise InvalidSpec(f"the recipe is not valid: {text}", violations=missing)
-    if recipe.base_ref is not None and not exists(state.store, recipe.base_ref):
+    if recipe.base_ref is not None and not sees(state, key.project, recipe.base_ref):
         raise InvalidSpec(
             f"the recipe is not valid: base_model: the object store holds no artifact {recipe.base_ref}",
             violations=[Violation("base_model", f"the object store holds no artifact {recipe.base_ref}")],
         )
+    if state.views.name_is_of_another(recipe.name, key.project):
+        raise Conflict(f"the name {recipe.name!r} is taken", remedy="Choose another name.")
     stages.validate(state.rooms, recipe)
 
 
@@ -162,7 +177,14 @@ def _run_id(key: KeyRecord, idempotency_key: str | None) -> str:
     return f"run-{hashlib.sha256(f'{key.id}/{idempotency_key}'.encode()).hexdigest()[:24]}"
 
 
-def _start(state: State, run_id: str, recipe: Recipe, key: KeyRecord) -> bool:
+def start(state: State, run_id: str, recipe: Recipe, key: KeyRecord) -> bool:
+    """Start a run for the key's project; return False if it was started before with the same recipe.
+
+    Raises:
+        Conflict: an unfinished run has this name, or the id was used for another recipe.
+        OutOfResources: too many runs are unfinished.
+    """
+    state.owners.note(RUN, run_id, key)
     created = state.journal.create(
         run_id,
         name=recipe.name,
@@ -176,18 +198,21 @@ def _start(state: State, run_id: str, recipe: Recipe, key: KeyRecord) -> bool:
     return created
 
 
-def _pause(state: State, run_id: str) -> dict[str, Any]:
+def pause(state: State, run_id: str) -> dict[str, Any]:
+    """Pause a run of any project and return it. Raises Conflict."""
     state.journal.request_pause(run_id)
     _at_once(state, run_id, "pausing", state.runner.pause_jobs)
     return state.views.get(run_id)
 
 
-def _resume(state: State, run_id: str) -> dict[str, Any]:
+def resume(state: State, run_id: str) -> dict[str, Any]:
+    """Resume a run of any project and return it. Raises Conflict."""
     state.journal.resume(run_id)
     return state.views.get(run_id)
 
 
-def _cancel(state: State, run_id: str) -> dict[str, Any]:
+def cancel(state: State, run_id: str) -> dict[str, Any]:
+    """Cancel a run of any project and return it. Raises Conflict."""
     state.journal.request_cancel(run_id)
     state.runs.cancel_waiting(run_id)
     _at_once(state, run_id, "cancelling", state.runner.cancel_jobs)

@@ -11,12 +11,19 @@ from tunewright.artifacts import Manifest, Store
 from tunewright.gateway.aliases import Aliases
 from tunewright.gateway.clients import Rooms
 from tunewright.gateway.durable import DurableRuns
+from tunewright.gateway.file_records import FileRecords
+from tunewright.gateway.job_records import JobRecords
 from tunewright.gateway.journal import Journal
 from tunewright.gateway.keys import KeyRing
+from tunewright.gateway.meter import Meter
+from tunewright.gateway.owners import Owners
 from tunewright.gateway.routing import Routes
 from tunewright.gateway.runner import StageRunner
 from tunewright.gateway.settings import GatewaySettings
+from tunewright.gateway.upload_records import UploadRecords
+from tunewright.gateway.usage import Usage
 from tunewright.gateway.views import RunViews
+from tunewright.gateway.visible import VisibleModels
 
 
 @dataclass(kw_only=True)
@@ -34,6 +41,13 @@ class State:
     runner: StageRunner
     runs: DurableRuns
     engines: httpx.AsyncClient
+    files: FileRecords
+    parts: UploadRecords
+    owners: Owners
+    jobs: JobRecords
+    models: VisibleModels
+    usage: Usage
+    meter: Meter = field(default_factory=Meter)
     stopping: threading.Event = field(default_factory=threading.Event)
     """Set when the gateway drains: streams of events end, readiness is denied."""
     open_completions: int = 0
