@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from tests.merger.conftest import TINY, random_adapter, write_dataset
 from tests.merger.test_plan import changed
 from tunewright.artifacts import ArtifactRef, Kind, Manifest, file_sha256, seal
 from tunewright.chassis.errors import InvalidData, InvalidSpec, Refused
-from tunewright.merger import stage, weights
-from tunewright.merger.plan import LowRank
+from tunewright.merger import stage, streaming
+from tunewright.merger.headers import TensorInfo
+from tunewright.merger.plan import LowRank, MergePlan
 from tunewright.merger.spec import MergeSpec
+from tunewright.merger.weights import Change, ReadRows, prepare
 
 MakeReporter = Callable[..., Any]
 
@@ -189,15 +192,19 @@ def test_a_foreign_chat_template_is_refused(run: Callable[..., Any], adapter: Pa
 def test_a_fault_in_our_own_merge_is_refused_by_the_comparison(
     fault: str, run: Callable[..., Any], strong: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    true = weights._add_low_rank
-
-    def faulty(weight: torch.Tensor, change: LowRank, read: Callable[[str], torch.Tensor]) -> torch.Tensor:
+    def faulty(tensor: TensorInfo, plan: MergePlan, read: ReadRows) -> Change:
+        """Prepare another change than the plan's."""
+        change = plan.changes[tensor.name]
+        assert isinstance(change, LowRank)
         if fault == "scaling":
-            return true(weight, LowRank(change.a, change.b, change.scaling / 2, None, transpose=False), read)
-        other = {"layers.0.": "layers.1.", "layers.1.": "layers.0."}
-        return true(weight, change, lambda name: read(name.replace(name[23:32], other[name[23:32]])))
+            other = replace(change, scaling=change.scaling / 2)
+        else:
+            twin = {"layers.0.": "layers.1.", "layers.1.": "layers.0."}
+            a, b = (name.replace(name[23:32], twin[name[23:32]]) for name in (change.a, change.b))
+            other = replace(change, a=a, b=b)
+        return prepare(tensor, replace(plan, changes={**plan.changes, tensor.name: other}), read)
 
-    monkeypatch.setattr(weights, "_add_low_rank", faulty)
+    monkeypatch.setattr(streaming, "prepare", faulty)
     with pytest.raises(Refused, match=r"the merged model is not base \+ adapter: mean KL"):
         run(strong)
 

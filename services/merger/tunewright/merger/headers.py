@@ -5,6 +5,7 @@ Format: 8 bytes little-endian length n, n bytes of JSON, then the data
 """
 
 import json
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ class TensorInfo:
     shape: tuple[int, ...]
     size_bytes: int
     file: Path
+    offset: int
+    """Where its data begin in the file, bytes."""
 
 
 def read_header(path: Path) -> list[TensorInfo]:
@@ -45,7 +48,7 @@ def read_header(path: Path) -> list[TensorInfo]:
             document = json.loads(file.read(min(length, _MAX_HEADER_BYTES)))
         entries = [(name, entry) for name, entry in document.items() if name != "__metadata__"]
         entries.sort(key=lambda item: item[1]["data_offsets"])
-        infos = [_info(name, entry, path) for name, entry in entries]
+        infos = [_info(name, entry, path, _LENGTH.size + length) for name, entry in entries]
         end = max((entry["data_offsets"][1] for _, entry in entries), default=0)
     except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise Refused(f"{path.name} is not a safetensors file: {error}", remedy="Fetch the file again.") from error
@@ -99,7 +102,10 @@ def header_bytes(tensors: list[tuple[str, str, tuple[int, ...], int]]) -> bytes:
     return _LENGTH.pack(len(text)) + text
 
 
-def _info(name: str, entry: dict[str, Any], path: Path) -> TensorInfo:
-    start, end = entry["data_offsets"]
+def _info(name: str, entry: dict[str, Any], path: Path, data_start: int) -> TensorInfo:
+    start, end = (int(offset) for offset in entry["data_offsets"])
     shape = tuple(int(size) for size in entry["shape"])
-    return TensorInfo(name=name, dtype=str(entry["dtype"]), shape=shape, size_bytes=end - start, file=path)
+    dtype = str(entry["dtype"])
+    if dtype in FLOAT_DTYPES and end - start != math.prod(shape) * FLOAT_DTYPES[dtype]:
+        raise ValueError(f"{name} has {end - start} bytes, {dtype} {shape} takes another number")
+    return TensorInfo(name, dtype, shape, end - start, path, data_start + start)

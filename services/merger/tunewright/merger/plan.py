@@ -43,8 +43,9 @@ class MergePlan:
     """Everything that the merged weights depend on."""
 
     tensors: tuple[TensorInfo, ...]
-    """The base's tensors, in the order in which they are written."""
-    adapter_file: Path
+    """The base's tensors: file after file, each in the order of its data."""
+    adapter: dict[str, TensorInfo]
+    """The adapter's tensors by name."""
     changes: dict[str, LowRank | Replacement] = field(default_factory=dict)
     """Base tensor → what happens to it; all others are copied."""
 
@@ -62,7 +63,8 @@ def plan_merge(adapter: Path, config: AdapterConfig, tensors: list[TensorInfo], 
         Refused: a tensor of the adapter has no place in this base, or does not fit it; all of them are named.
     """
     base = {tensor.name: tensor for tensor in tensors}
-    found = {_plain(info.name): info for info in read_header(adapter / WEIGHTS_NAME)}
+    own = {info.name: info for info in read_header(adapter / WEIGHTS_NAME)}
+    found = {_plain(name): info for name, info in own.items()}
     changes: dict[str, LowRank | Replacement] = {}
     problems: list[str] = []
     for name, info in found.items():
@@ -83,7 +85,7 @@ def plan_merge(adapter: Path, config: AdapterConfig, tensors: list[TensorInfo], 
     problems += _orphans(found) + (_tied_problems(changes) if tied else [])
     if problems or not changes:
         raise _no_fit(problems or ["the adapter holds no LoRA tensors"])
-    return MergePlan(tuple(sorted(tensors, key=lambda tensor: tensor.name)), adapter / WEIGHTS_NAME, changes)
+    return MergePlan(tuple(tensors), own, changes)
 
 
 def _low_rank(

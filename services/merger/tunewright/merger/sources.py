@@ -6,6 +6,7 @@ artifacts, and does not import torch.
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,8 +72,13 @@ def fingerprint(folder: Path) -> str:
     Files up to 1 MiB are read whole; of larger ones 256 evenly spaced samples of 4 KiB, so that a folder of 15 GB costs
     a fraction of a second. The artifact's own id hashes every byte.
     """
+    return f"folder-{sampled_sha256(model_files(folder))[:40]}"
+
+
+def sampled_sha256(files: Iterable[Path]) -> str:
+    """Return the SHA-256 of files' names, sizes and samples, as `fingerprint` takes them."""
     digest = hashlib.sha256()
-    for path in model_files(folder):
+    for path in files:
         size = path.stat().st_size
         digest.update(f"{path.name}\0{size}\0".encode())
         with path.open("rb") as file:
@@ -82,7 +88,7 @@ def fingerprint(folder: Path) -> str:
             for index in range(_SAMPLES):
                 file.seek((size - _SAMPLE_BYTES) * index // (_SAMPLES - 1))
                 digest.update(file.read(_SAMPLE_BYTES))
-    return f"folder-{digest.hexdigest()[:40]}"
+    return digest.hexdigest()
 
 
 def check_local(folder: Path, source: str, import_root: Path) -> None:

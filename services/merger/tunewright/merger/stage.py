@@ -31,9 +31,8 @@ from tunewright.merger.safety import (
     tokenizer_sha256,
 )
 from tunewright.merger.spec import MergeSpec
-from tunewright.merger.weights import write_merged
-
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+from tunewright.merger.streaming import write_merged
+from tunewright.merger.weights import DTYPES
 
 
 def run(spec: MergeSpec, inputs: Mapping[str, Path], output_dir: Path, report: Reporter) -> Manifest:
@@ -109,11 +108,11 @@ def _plan(base: Path, adapter: Path, tensors: list[TensorInfo], manifests: Mappi
 
 
 def _write(plan: MergePlan, spec: MergeSpec, output_dir: Path, report: Reporter) -> None:
-    def on_tensor(done: int, total: int) -> None:
+    def on_part(done: int, total: int) -> None:
         report.raise_if_stopped()
-        report.progress(done, total, unit="tensors")
+        report.progress(done, total, unit="bytes")
 
-    write_merged(plan, output_dir, spec.max_shard_bytes, on_tensor)
+    write_merged(plan, output_dir, spec.max_shard_bytes, on_part)
 
 
 class _ProbeProgress:
@@ -182,4 +181,4 @@ def _main_dtype(tensors: list[TensorInfo]) -> torch.dtype:
     bytes_by_dtype: dict[str, int] = {}
     for tensor in tensors:
         bytes_by_dtype[tensor.dtype] = bytes_by_dtype.get(tensor.dtype, 0) + tensor.size_bytes
-    return _DTYPES[max(bytes_by_dtype, key=lambda name: bytes_by_dtype[name])]
+    return DTYPES[max(bytes_by_dtype, key=lambda name: bytes_by_dtype[name])]

@@ -1,131 +1,173 @@
-"""Merged weights, tensor by tensor: W' = W + scaling · B·A in fp32, rounded once to the base's dtype.
+"""The arithmetic of a merge, on rows of one matrix: W' = W + scaling · B·A in fp32, rounded once to the base's dtype.
 
-Streams: one base tensor is in memory at a time, and every shard is written front to back behind a header made from the
-plan. DoRA (https://arxiv.org/abs/2402.09353): W' = m · V / ‖V‖ with V = W + scaling · B·A, norms over each output's
-row, as PEFT merges it. Knows nothing of where folders come from, nor whether the result is any good (`comparison.py`).
+DoRA (https://arxiv.org/abs/2402.09353): W' = m · V / ‖V‖ with V = W + scaling · B·A, norms over each output's inputs,
+as PEFT merges it. `prepare` reads what a tensor's rows have in common, `Change.apply` changes some of them in place.
+Knows nothing of files to be written (`streaming.py`), nor whether the result is any good (`comparison.py`).
 """
 
-import json
+import math
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from safetensors import safe_open
 
 from tunewright.chassis.errors import Refused
-from tunewright.merger.headers import INDEX_NAME, SINGLE_NAME, TensorInfo, header_bytes
+from tunewright.merger.headers import TensorInfo
 from tunewright.merger.plan import LowRank, MergePlan, Replacement
 
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""Dtypes of safetensors → of torch."""
 
-def write_merged(
-    plan: MergePlan, output_dir: Path, max_shard_bytes: int, on_tensor: Callable[[int, int], None]
-) -> list[Path]:
-    """Write the merged model's safetensors files (and index, if more than one) and return their paths.
+_BLOCK_ELEMENTS = 1 << 19
+"""Elements that are in fp32 at a time: 2 MiB, about what a core's cache holds."""
 
-    Args:
-        plan: what happens to each tensor.
-        output_dir: where the files appear, each one complete or not at all.
-        max_shard_bytes: bytes of tensors in a file at most.
-        on_tensor: called after each tensor with (tensors done, tensors in all).
+_local = threading.local()
 
-    Raises:
-        Refused: the result holds NaN or infinity.
-    """
-    shards = split_into_shards(plan.tensors, max_shard_bytes)
-    names = shard_names(len(shards))
-    done = 0
-    with _open_tensors() as read:
-        for name, shard in zip(names, shards, strict=True):
-            partial = output_dir / f"{name}.partial"
-            with partial.open("wb") as file:
-                file.write(header_bytes([(t.name, t.dtype, t.shape, t.size_bytes) for t in shard]))
-                for tensor in shard:
-                    file.write(_bytes(merged_tensor(tensor, plan, read)))
-                    done += 1
-                    on_tensor(done, len(plan.tensors))
-            partial.replace(output_dir / name)
-    if len(shards) > 1:
-        _write_index(output_dir, names, shards)
-    return [output_dir / name for name in names]
+ReadRows = Callable[[TensorInfo, int, int], torch.Tensor]
+"""Returns rows start to stop of a tensor as it lies in its file."""
 
 
-def merged_tensor(tensor: TensorInfo, plan: MergePlan, read: Callable[[Path, str], torch.Tensor]) -> torch.Tensor:
-    """Return one tensor of the merged model, shaped and typed as in the base.
+class Change(Protocol):
+    """What happens to one tensor."""
 
-    Raises:
-        Refused: it holds NaN or infinity.
-    """
-    weight = read(tensor.file, tensor.name)
-    change = plan.changes.get(tensor.name)
-    if change is None:
-        return weight
+    def apply(self, rows: torch.Tensor, start: int) -> None:
+        """Change `rows`, which are the base's from row `start` on, in place.
+
+        Raises:
+            Refused: the result holds NaN or infinity.
+        """
+
+
+def prepare(tensor: TensorInfo, plan: MergePlan, read: ReadRows) -> Change:
+    """Return what happens to a tensor that the plan changes, with all that its rows have in common in memory."""
+    change = plan.changes[tensor.name]
     if isinstance(change, Replacement):
-        merged = read(plan.adapter_file, change.name).to(weight.dtype)
-    else:
-        merged = _add_low_rank(weight, change, lambda name: read(plan.adapter_file, name).float())
-    if not bool(torch.isfinite(merged).all()):
-        raise Refused(
-            f"merging made NaN or infinity in {tensor.name}",
-            remedy="The adapter is broken or too large for the base's dtype: look at its training loss.",
-        )
-    return merged
+        return _Replaced(tensor, plan.adapter[change.name], read)
+    a, b = (_whole(plan.adapter[name], read).float() for name in (change.a, change.b))
+    magnitude = None if change.magnitude is None else _whole(plan.adapter[change.magnitude], read).float().flatten()
+    return _Added.of(tensor, change, a, b, magnitude, read)
 
 
-def split_into_shards(tensors: tuple[TensorInfo, ...], max_shard_bytes: int) -> list[list[TensorInfo]]:
-    """Return the tensors in their order, cut into runs of at most `max_shard_bytes` each, as Hugging Face cuts them."""
-    shards: list[list[TensorInfo]] = [[]]
-    size = 0
-    for tensor in tensors:
-        if shards[-1] and size + tensor.size_bytes > max_shard_bytes:
-            shards.append([])
-            size = 0
-        shards[-1].append(tensor)
-        size += tensor.size_bytes
-    return shards
+@dataclass(frozen=True, slots=True)
+class _Replaced:
+    """Rows that the adapter's own take the place of."""
+
+    tensor: TensorInfo
+    own: TensorInfo
+    read: ReadRows
+
+    def apply(self, rows: torch.Tensor, start: int) -> None:
+        """See Change."""
+        rows.copy_(self.read(self.own, start, start + len(rows)))
+        _refuse_what_is_no_number(rows, self.tensor.name)
 
 
-def shard_names(count: int) -> list[str]:
-    """Return the files' names as Hugging Face spells them."""
-    if count == 1:
-        return [SINGLE_NAME]
-    return [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
+@dataclass(frozen=True, slots=True)
+class _Added:
+    """Rows to which a low-rank product is added."""
+
+    name: str
+    left: torch.Tensor
+    """rows × r; with the scaling in it where that costs no rounding."""
+    right: torch.Tensor
+    """r × columns."""
+    scaling: float
+    """What the product is still to be multiplied by."""
+    factor: torch.Tensor | None = None
+    """DoRA's m / ‖V‖: rows × 1, or 1 × columns where the base is stored transposed."""
+
+    @classmethod
+    def of(
+        cls,
+        tensor: TensorInfo,
+        change: LowRank,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        magnitude: torch.Tensor | None,
+        read: ReadRows,
+    ) -> "_Added":
+        """Return the change of a matrix by A (r × in), B (out × r) and for DoRA its magnitude, one figure an output."""
+        left, right = (a.T.contiguous(), b.T.contiguous()) if change.transpose else (b, a)
+        exact = math.frexp(change.scaling)[0] == 0.5  # noqa: PLR2004 - a power of two: multiplying by it rounds nothing
+        plain = cls(tensor.name, left * change.scaling if exact else left, right, 1.0 if exact else change.scaling)
+        if magnitude is None:
+            return plain
+        outputs_are_rows = not change.transpose
+        norms = plain._norms(_blocks(tensor, read), by_row=outputs_are_rows)
+        factor = (magnitude / norms).unsqueeze(1 if outputs_are_rows else 0)
+        return cls(tensor.name, plain.left, plain.right, plain.scaling, factor)
+
+    def apply(self, rows: torch.Tensor, start: int) -> None:
+        """See Change."""
+        step = max(1, _BLOCK_ELEMENTS // rows.shape[1])
+        for first in range(0, len(rows), step):
+            block = rows[first : first + step]
+            merged = self._added(block, start + first)
+            if self.factor is not None:
+                by_row = self.factor.shape[1] == 1
+                merged *= self.factor[start + first :][: len(block)] if by_row else self.factor
+            if not _all_finite(merged, block.dtype):
+                raise _no_number(self.name)
+            block.copy_(merged)
+
+    def _added(self, block: torch.Tensor, start: int) -> torch.Tensor:
+        """Return W + scaling · B·A in fp32 for the base's rows from `start` on."""
+        left = self.left[start : start + len(block)]
+        if self.scaling == 1:
+            return (
+                block.float().addmm_(left, self.right)
+                if block.dtype != torch.float32
+                else block.addmm(left, self.right)
+            )
+        return torch.mm(left, self.right).mul_(self.scaling).add_(block)
+
+    def _norms(self, blocks: Iterator[tuple[int, torch.Tensor]], *, by_row: bool) -> torch.Tensor:
+        """Return ‖V‖ of each output, read block by block."""
+        found = []
+        for start, block in blocks:
+            added = self._added(block, start)
+            found.append(
+                torch.linalg.vector_norm(added, dim=1) if by_row else added.square_().sum(0, dtype=torch.float64)
+            )
+        return torch.cat(found) if by_row else torch.stack(found).sum(0).sqrt_().float()
 
 
-def _add_low_rank(weight: torch.Tensor, change: LowRank, read: Callable[[str], torch.Tensor]) -> torch.Tensor:
-    delta = (read(change.b) @ read(change.a)) * change.scaling
-    if change.transpose:
-        delta = delta.T
-    merged = weight.float() + delta
-    if change.magnitude is not None:
-        outputs = 1 if change.transpose else 0
-        norms = torch.linalg.vector_norm(merged, dim=1 - outputs)
-        factor = (read(change.magnitude).flatten() / norms).unsqueeze(1 - outputs)
-        merged = merged * factor
-    return merged.to(weight.dtype)
+def _scratch(shape: torch.Size) -> torch.Tensor:
+    """Return this thread's own fp32 memory: taken anew for each block, its pages would be cleared each time."""
+    count = shape.numel()
+    if getattr(_local, "scratch", None) is None or _local.scratch.numel() < count:
+        _local.scratch = torch.empty(max(count, _BLOCK_ELEMENTS))
+    found: torch.Tensor = _local.scratch[:count].view(shape)
+    return found
 
 
-def _bytes(tensor: torch.Tensor) -> Any:  # noqa: ANN401 - a buffer; numpy has no bfloat16, so its bytes are viewed
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+def _blocks(tensor: TensorInfo, read: ReadRows) -> Iterator[tuple[int, torch.Tensor]]:
+    rows, columns = tensor.shape
+    step = max(1, _BLOCK_ELEMENTS // columns)
+    for start in range(0, rows, step):
+        yield start, read(tensor, start, min(start + step, rows))
 
 
-def _write_index(output_dir: Path, names: list[str], shards: list[list[TensorInfo]]) -> None:
-    weight_map = {tensor.name: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
-    total = sum(tensor.size_bytes for shard in shards for tensor in shard)
-    document = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (output_dir / INDEX_NAME).write_text(json.dumps(document, indent=2, sort_keys=True) + "\n", "utf-8")
+def _whole(tensor: TensorInfo, read: ReadRows) -> torch.Tensor:
+    return read(tensor, 0, tensor.shape[0] if tensor.shape else 1).reshape(tensor.shape)
 
 
-@contextmanager
-def _open_tensors() -> Iterator[Callable[[Path, str], torch.Tensor]]:
-    with ExitStack() as stack:
-        files: dict[Path, Any] = {}
+def _all_finite(merged: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Return True if no value is NaN or becomes infinity in `dtype`; one pass where all lie well within its range."""
+    low, high = (float(end) for end in torch.aminmax(merged))
+    limit = torch.finfo(dtype).max
+    return (-limit < low and high < limit) or bool(torch.isfinite(merged.to(dtype)).all())
 
-        def read(path: Path, name: str) -> torch.Tensor:
-            if path not in files:
-                files[path] = stack.enter_context(safe_open(str(path), framework="pt"))
-            tensor: torch.Tensor = files[path].get_tensor(name)
-            return tensor
 
-        yield read
+def _refuse_what_is_no_number(rows: torch.Tensor, name: str) -> None:
+    if not bool(torch.isfinite(rows).all()):
+        raise _no_number(name)
+
+
+def _no_number(name: str) -> Refused:
+    return Refused(
+        f"merging made NaN or infinity in {name}",
+        remedy="The adapter is broken or too large for the base's dtype: look at its training loss.",
+    )
