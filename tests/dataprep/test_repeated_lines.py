@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,6 +100,32 @@ def test_each_upload_has_its_own_furniture_and_a_folder_of_files_is_one(tmp_path
     texts = {row["source"]["file"]: row["text"] for row in result.rows}
     assert texts["07.txt"] == article(7)
     assert texts["one.jsonl"] == page(31)
+
+
+CHAPTER = "Notes\nSources\nFurther reading"
+
+
+def test_a_file_cut_into_pieces_is_one_document_with_one_beginning_and_one_end(tmp_path: Path) -> None:
+    """Chapters of long files end in the same lines, and so do pieces; only those before the footer are at an end."""
+    site = tmp_path / "site"
+    site.mkdir()
+    for number in range(20):
+        chapters = [f"{article(100 * number + at)}\n\n{CHAPTER}" for at in range(10)]
+        (site / f"{number}.txt").write_text("\n\n".join([MENU, *chapters, FOOTER]), encoding="utf-8")
+    settings: dict[str, Any] = {"reading": {"piece_chars": 600}, "duplicates": {"near": False}}
+    result = prepare_inputs(tmp_path, {"upload_000": site}, split={"validation_fraction": 0}, **settings)
+    assert result.document["changed"] == {"repeated_lines": 40}, "of each file the first piece and the last"
+    kept = "\n".join(row["text"] for row in result.rows)
+    assert kept.count("Further reading") == 20 * 9
+    assert "Press S" not in kept
+    assert "Partner network" not in kept
+
+
+def test_one_long_file_has_no_furniture(tmp_path: Path) -> None:
+    text = "\n\n".join(f"{CHAPTER}\n{article(number)}" for number in range(60))
+    settings: dict[str, Any] = {"reading": {"piece_chars": 300}, "duplicates": {"near": False}}
+    result = prepare(tmp_path, text.encode(), name="book.txt", **settings)
+    assert "repeated_lines" not in result.document["changed"]
 
 
 def test_conversations_are_not_looked_at(tmp_path: Path) -> None:

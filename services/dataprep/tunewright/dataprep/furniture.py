@@ -17,7 +17,7 @@ LOOKED_AT_BYTES = 32 << 20
 
 
 def repeated_in(sources: Sequence[Source], recognitions: Sequence[Recognition]) -> dict[str, frozenset[str]]:
-    """Return upload → its repeated lines; of uploads that have none, nothing.
+    """Return upload → its repeated lines; of uploads that have none, nothing. A file cut into pieces is one document.
 
     Args:
         sources: files that hold documents.
@@ -35,15 +35,25 @@ def _texts(files: Sequence[tuple[Source, Recognition]]) -> Iterator[str]:
     step = min(len(files), max(1, math.ceil(total / LOOKED_AT_BYTES)))
     left = LOOKED_AT_BYTES
     for source, seen in files[::step]:
-        shaped = Shaper(seen)
-        for line in read_lines(source, examine(source)):
-            if line.problem is not None:
-                continue
-            try:
-                text = shaped(line.value)[0]["content"]
-            except RowError:
-                continue
+        texts = _rows_of(source, seen, left)
+        for text in ["\n".join(texts)] if seen.is_document else texts:
             left -= len(text)
             yield text
-            if left <= 0:
-                return
+        if left <= 0:
+            return
+
+
+def _rows_of(source: Source, seen: Recognition, most: int) -> Iterator[str]:
+    """Yield the texts of a file's rows, until they have as many characters as `most`."""
+    shaped = Shaper(seen)
+    for line in read_lines(source, examine(source)):
+        if line.problem is not None:
+            continue
+        try:
+            text = shaped(line.value)[0]["content"]
+        except RowError:
+            continue
+        yield text
+        most -= len(text)
+        if most <= 0:
+            return

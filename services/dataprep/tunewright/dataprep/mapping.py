@@ -5,7 +5,7 @@ nothing that needs one.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +26,7 @@ from tunewright.dataprep.filters import reject_tokens
 from tunewright.dataprep.kinds import RowKind, body_of
 from tunewright.dataprep.parts import ASSISTANT, CHOSEN, REJECTED, TEXT, Parts
 from tunewright.dataprep.problems import RowError
-from tunewright.dataprep.readers import Source, pieces
+from tunewright.dataprep.readers import Line, Source, pieces
 from tunewright.dataprep.rows import Facts
 from tunewright.dataprep.shapes import Message, Recognition, Shaper
 from tunewright.dataprep.spec import DataprepSpec
@@ -168,7 +168,7 @@ def _read(block: Block, job: Job, counts: Counts) -> _Read:
     split, seed, limit = job.spec.split, job.spec.seed, source.reading.piece_chars
     repeated = job.repeated.get(source.input, frozenset())
     by_field = split.by not in {"cluster", "question"} or bool(split.stratify_by)
-    for line in read_block(block, source):
+    for line, begins, ends in _with_edges(block, source, is_document=recognition.is_document):
         counts.rows += 1
         if line.problem is not None:
             counts.refuse(source, line, line.problem)
@@ -180,11 +180,10 @@ def _read(block: Block, job: Job, counts: Counts) -> _Read:
             counts.refuse(source, line, error.problem)
             continue
         original = messages
-        if (
-            repeated
-            and (text := repeated_lines.without_blocks(messages[0]["content"], repeated)) != messages[0]["content"]
-        ):
-            messages = [{"role": "text", "content": text}]
+        if repeated and (begins or ends):
+            text = repeated_lines.without_blocks(messages[0]["content"], repeated, begins=begins, ends=ends)
+            if text != messages[0]["content"]:
+                messages = [{"role": "text", "content": text}]
         rows, document = [messages], whole
         if job.kind is RowKind.TEXT and len(messages[0]["content"]) > limit:
             rows, document = _cut(messages, line.number, source, job.spec, counts)
@@ -196,6 +195,26 @@ def _read(block: Block, job: Job, counts: Counts) -> _Read:
             found.keys.append(keys)
             found.documents.append(document)
     return found
+
+
+def _with_edges(block: Block, source: Source, *, is_document: bool) -> Iterator[tuple[Line, bool, bool]]:
+    """Yield the rows of a block, and of each whether its document begins and ends with it.
+
+    A row is a document of its own, unless the file is one. Of a packed file, blocks whose bytes were all read ahead
+    with the file's last ones count as its end.
+    """
+    if not is_document:
+        yield from ((line, True, True) for line in read_block(block, source))
+        return
+    begins = block.part.number == 0
+    held: Line | None = None
+    for line in read_block(block, source):
+        if held is not None:
+            yield held, begins, False
+            begins = False
+        held = line
+    if held is not None:
+        yield held, begins, block.end >= source.size_bytes
 
 
 def _cut(

@@ -53,11 +53,18 @@ def find_repeated(texts: Iterable[str]) -> frozenset[str]:
     return frozenset(line for line, count in lines.items() if count >= (short if _is_menu_like(line) else long))
 
 
-def without_blocks(text: str, repeated: frozenset[str]) -> str:
-    """Return the text without blocks of repeated lines at its beginning and its end."""
+def without_blocks(text: str, repeated: frozenset[str], *, begins: bool = True, ends: bool = True) -> str:
+    """Return the text without blocks of repeated lines at its beginning and its end.
+
+    Args:
+        text: a document, or a piece of one.
+        repeated: what `find_repeated` found.
+        begins: whether the document begins with the text.
+        ends: whether it ends with it.
+    """
     lines = text.split("\n")
-    top = _block(lines, repeated)
-    bottom = len(lines) - _block(lines[:top:-1] if top else lines[::-1], repeated)
+    top = _block(lines, repeated) if begins else 0
+    bottom = len(lines) - (_block(lines[:top:-1] if top else lines[::-1], repeated) if ends else 0)
     if not top and bottom == len(lines):
         return text
     kept = "\n".join(lines[top:bottom]).strip("\n")
