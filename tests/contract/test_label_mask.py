@@ -75,6 +75,17 @@ def test_ids_and_mask_are_the_trainers(template: str, tmp_path: Path) -> None:
         assert (shown.ids, shown.mask) == trained(encoder, messages, tmp_path)
 
 
+def test_a_template_that_asks_for_the_date_is_told_one_date_on_every_day_in_both(tmp_path: Path) -> None:
+    base = base_with("{{ strftime_now('%d %b %Y') + '\\n' }}" + MARKED, tmp_path)
+    encoder, ours = trainer_of(base, tmp_path), BaseTokenizer(base)
+    for messages in ROWS[:2]:
+        shown = ours.label(messages)
+        assert (shown.ids, shown.mask) == trained(encoder, messages, tmp_path)
+        assert shown.text.startswith("26 Jul 2024\n")
+    assert encoder.asks_for_date
+    assert ours.asks_for_date
+
+
 def test_documents_are_the_trainers(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(TINY_MODEL, Recorder(tmp_path))
     texts = ["A text.", "其一。\n其二。", "It ends by itself.<|im_end|>"]

@@ -164,6 +164,20 @@ def test_rows_cut_and_an_end_that_is_never_learned_are_warnings(tmp_path: Path) 
     assert "Training would refuse this" in told.page
 
 
+@pytest.mark.parametrize(("start", "date"), [("{{ strftime_now('%Y') }}", "2024-07-26"), ("", None)])
+def test_the_audit_and_the_report_say_which_date_stands_in_every_row(
+    start: str, date: str | None, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(TINY, base)
+    template = (TINY / "chat_template.jinja").read_text(encoding="utf-8")
+    (base / "chat_template.jinja").write_text(start + template, encoding="utf-8")
+    result = with_base(tmp_path, ROWS, base=base)
+    assert json.loads((result.output / "audit.json").read_bytes())["template_date"] == date
+    assert result.document["audit"]["template_date"] == date
+    assert ("that is always 2024-07-26" in result.page) == bool(date)
+
+
 def test_without_the_audit_nothing_of_the_base_is_left_in_the_dataset(tmp_path: Path) -> None:
     result = with_base(tmp_path, ROWS, audit={"template": False})
     assert not (result.output / "audit.json").exists()

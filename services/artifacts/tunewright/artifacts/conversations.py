@@ -6,11 +6,16 @@ learnt. Templates expect arguments as objects, as transformers documents and vLL
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 Messages = Sequence[Mapping[str, Any]]
 Render = Callable[[Messages, Sequence[Any] | None], str]
 """Renders messages, already as templates take them, with definitions of tools."""
+
+TEMPLATE_DATE = date(2024, 7, 26)
+"""What templates that ask for today's date are told wherever rows are counted or learned, so that a dataset is the same
+to the token on any day. It is the date that Llama 3.1's and 3.2's own templates fall back to. Engines tell today's."""
 
 DEFINITIONS, CALLS, RESULTS = "definitions of tools", "tool calls", "results of tools"
 
@@ -35,6 +40,16 @@ _ANSWERED = {"role": "tool", "content": _RESULT, "tool_call_id": "probe0001", "n
 def for_template(messages: Messages) -> list[dict[str, Any]]:
     """Return a row's messages as chat templates take them: arguments as objects, no weights."""
     return [_for_template(message) for message in messages]
+
+
+def asks_for_date(template: str) -> bool:
+    """Return True if a chat template writes the day's date into what it renders."""
+    return "strftime_now" in template
+
+
+def strftime_now(pattern: str) -> str:
+    """Return TEMPLATE_DATE as a template wants it written."""
+    return TEMPLATE_DATE.strftime(pattern)
 
 
 def is_learnt(message: Mapping[str, Any]) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from tunewright.artifacts.conversations import TEMPLATE_DATE
 from tunewright.chassis.errors import InvalidData, Refused
 from tunewright.chassis.stage import Reporter, Severity
 from tunewright.dataprep.excerpts import hidden
@@ -57,6 +58,7 @@ def audit(found: Audited, counter: TokenCounter) -> dict[str, Any]:
         "base": found.name,
         "tokenizer_sha256": tokenizer.sha256,
         "chat_template_sha256": tokenizer.template_sha256,
+        "template_date": TEMPLATE_DATE.isoformat() if tokenizer.asks_for_date else None,
         "row_kind": found.kind.value,
         "mask": "whole" if splits else tokenizer.rule,
         "counted_by": counter.engine,

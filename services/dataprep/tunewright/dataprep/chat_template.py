@@ -1,13 +1,13 @@
 """A base's chat template, rendered as transformers renders it, without transformers and without torch.
 
 The environment is that of `transformers.utils.chat_template_utils` (5.17): sandboxed, blocks trimmed, loop controls,
-the `generation` tag. A contract test holds both to the same text and the same marks. Knows no tokenizer.
+the `generation` tag; but the date that templates may ask for is always TEMPLATE_DATE, as in the trainer. A contract
+test holds both to the same text and the same marks. Knows no tokenizer.
 """
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from jinja2.parser import Parser
 from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from tunewright.artifacts.conversations import for_template, left_out_by, used_of
+from tunewright.artifacts.conversations import for_template, left_out_by, strftime_now, used_of
 from tunewright.chassis.errors import InvalidData
 from tunewright.dataprep.tool_use import split_tools
 
@@ -168,7 +168,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda pattern: datetime.now().strftime(pattern)  # noqa: DTZ005 - as served
+    environment.globals["strftime_now"] = strftime_now
     return environment
 
 

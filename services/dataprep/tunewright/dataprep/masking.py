@@ -15,7 +15,7 @@ from jinja2.exceptions import TemplateError
 from tokenizers import Encoding, Tokenizer
 
 from tunewright.artifacts import label_masks
-from tunewright.artifacts.conversations import DROPS, DROPS_REMEDY, is_learnt
+from tunewright.artifacts.conversations import DROPS, DROPS_REMEDY, asks_for_date, is_learnt
 from tunewright.chassis.errors import InvalidData, Refused, TunewrightError
 from tunewright.dataprep.chat_template import ChatTemplate, load_template, read_json, special_tokens
 from tunewright.dataprep.tool_use import TOOLS
@@ -79,6 +79,11 @@ class BaseTokenizer:
     def template_sha256(self) -> str:
         """SHA-256 of the chat template's text; empty if there is none."""
         return hashlib.sha256(self.template.source.encode()).hexdigest() if self.template else ""
+
+    @property
+    def asks_for_date(self) -> bool:
+        """Whether the template writes the day's date into every row."""
+        return bool(self.template and asks_for_date(self.template.source))
 
     @property
     def rule(self) -> str:

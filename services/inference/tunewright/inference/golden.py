@@ -2,7 +2,8 @@
 
 For each prompt of golden.json, which the trainer wrote:
 
-1. `/tokenize` must give the trainer's token ids. One other id means another tokenizer or chat template: refused.
+1. `/tokenize` must give the trainer's token ids. One other id means another tokenizer or chat template: refused. Only
+   where the template writes the day's date, one stretch of DATE_TOKENS may differ: training has a date of its own.
 2. The trainer's answer is replayed: the engine scores prompt + answer and tells, for each token of the answer, whether
    it is its own first choice. That is greedy decoding with the trainer's tokens before each step, so that one early
    difference does not spoil the rest. The share of agreement is reported.
@@ -27,6 +28,8 @@ GOLDEN = "golden.json"
 FIRST_TOKEN_MARGIN = 1.0
 """Nats by which the engine's first token may lie below the trainer's best."""
 MIN_FIRST_TOKEN_SHARE = 0.75
+DATE_TOKENS = 24
+"""Tokens that a date takes, at most: `Wednesday, September 23, 2026` in single digits and pieces of words."""
 _PLAIN_PROMPT = [{"role": "user", "content": "Say hello."}]
 
 
@@ -38,6 +41,8 @@ class GoldenPrompt(BaseModel):
     messages: list[dict[str, Any]] = Field(min_length=1)
     tools: list[dict[str, Any]] = Field(default_factory=list)
     """Definitions of the tools that may be called."""
+    dated: bool = False
+    """Whether the chat template writes a date into the prompt."""
     prompt_token_ids: list[int] = Field(min_length=1)
     continuation_token_ids: list[int] = Field(min_length=1)
     top_logits: list[tuple[int, float]] = Field(default_factory=list)
@@ -147,14 +152,21 @@ def _check_tokens(found: list[int], prompt: GoldenPrompt, number: int) -> None:
     expected = prompt.prompt_token_ids
     if found == expected:
         return
-    pairs = zip(found, expected, strict=False)
-    at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(found), len(expected)))
+    at = _shared(found, expected)
+    if prompt.dated and max(len(found), len(expected)) - at - _shared(found[:at:-1], expected[:at:-1]) <= DATE_TOKENS:
+        return
     window = slice(max(0, at - 2), at + 4)
     raise Refused(
         f"golden prompt {number}: the engine's tokens differ from the trainer's from position {at} on: "
         f"engine {found[window]} of {len(found)}, trainer {expected[window]} of {len(expected)}",
         remedy="Tokenizer or chat template are not those of the training: deploy the artifact as it was made.",
     )
+
+
+def _shared(one: list[int], other: list[int]) -> int:
+    """Return how many tokens both begin with."""
+    pairs = zip(one, other, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def _first_choice(at: dict[int, dict[str, Any]] | None) -> int | None:

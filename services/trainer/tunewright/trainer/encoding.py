@@ -18,9 +18,11 @@ from tunewright.artifacts.conversations import (
     DROPS,
     DROPS_REMEDY,
     Messages,
+    asks_for_date,
     for_template,
     is_learnt,
     left_out_by,
+    strftime_now,
     used_of,
 )
 from tunewright.chassis.errors import InvalidData, Refused, Violation
@@ -80,6 +82,7 @@ class Encoder:
         self._end_ids = end_ids
         self._max_length = max_length
         self._marked = bool(_MARKERS.search(tokenizer.chat_template))
+        self.asks_for_date = asks_for_date(tokenizer.chat_template)
 
     def encode(self, rows: Sequence[Row], name: str, report: Reporter) -> Encoded:
         """Return the examples of `rows`, audited; what was left out or cut is told as an event.
@@ -202,9 +205,14 @@ class Encoder:
         return str(applied)
 
     def _applied(self, messages: Messages, tools: Sequence[Any], **how: Any) -> Any:  # noqa: ANN401 - transformers' own
-        """Return what the template makes of a row's messages: as the engine does, arguments are objects to it."""
+        """Return what the template makes of a row's messages: as the engine does, arguments are objects to it.
+
+        It is told one date on every day, so that a run that is taken up after midnight trains on the same tokens.
+        """
         try:
-            return self._tokenizer.apply_chat_template(for_template(messages), tools=list(tools) or None, **how)
+            return self._tokenizer.apply_chat_template(
+                for_template(messages), tools=list(tools) or None, strftime_now=strftime_now, **how
+            )
         except TypeError as error:  # a template that knows no tools may add texts to what is none
             raise TemplateError(f"it fails on this row: {error}") from error
 

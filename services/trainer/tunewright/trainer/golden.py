@@ -34,8 +34,8 @@ def golden_answers(
 ) -> dict[str, Any]:
     """Return the document of golden.json.
 
-    Per prompt: messages and definitions of tools, their token ids, the answer's token ids, and the first step's highest
-    logits as pairs of token id and logit. Prompts come from `held_out`, and from `train` only where that is too short.
+    Per prompt: whether its template writes a date, messages and definitions of tools, their token ids, the answer's
+    token ids, and the first step's highest logits as pairs of token id and logit. Prompts come from `held_out`, and from `train` only where that is too short.
     """
     chosen = [("validation", row) for row in held_out[:_PROMPTS]]
     chosen += [("train", row) for row in train[: _PROMPTS - len(chosen)]]
@@ -78,6 +78,7 @@ def _answer(model: Any, encoder: Encoder, source: str, row: Row, device: Device)
     return {
         "source": source,
         "row_id": row.id,
+        "dated": encoder.asks_for_date,
         "messages": [{key: message[key] for key in message if key != "weight"} for message in row.prompt()],
         "tools": list(row.tools),
         "prompt_token_ids": prompt,
