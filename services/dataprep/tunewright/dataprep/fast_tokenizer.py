@@ -1,16 +1,22 @@
 """fastokens' form of a base's tokenizer, where it gives the ids of `tokenizers`. Knows nothing of rows and templates.
 
-fastokens splits texts by one pattern about three times as fast as by a sequence of splitters (30 µs in place of 80 for
-a row of 460 tokens). Tokenizers that part digits first and then split as GPT-2 does, as SmolLM's do, are therefore
-given to it with one pattern that does both.
+fastokens splits texts by one pattern about three times as fast as by a sequence of splitters (27 µs in place of 80 for
+a row of 460 tokens), and twice as fast again by GPT-2's own, which it knows by heart (13 µs). Tokenizers that part
+digits first and then split as GPT-2 does, as SmolLM's do, are therefore given to it with one pattern that does both,
+and with GPT-2's alone for the texts of which that makes no difference.
 """
 
+import re
+from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
 import fastokens
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
+from tunewright.dataprep import parted_digits
 from tunewright.dataprep.masking import BaseTokenizer
 
 _TRIAL = (
@@ -18,7 +24,15 @@ _TRIAL = (
     "naïve café é\u200d \u00a0👩\u200d👩\u200d👧 ½ ＡＢＣ １２ a'll I'M <|im_start|>x<|im_end|> 5  67\t8 x1\n 9"
     "\n</s> العربية हिन्दी"
 )
-_DIGITS_FIRST = [
+_TRIALS_WITHOUT_DIFFERENCE = (
+    "Hello, world!  Two  spaces\n\n\tdef f(x):\r\n    return x+1  # 1234567 is 5, x1\n9 or\t10",
+    " a'll I'M 8's 2 3.5e-7 (12)1",
+    "你好，世界。東京タワーは333メートル。 naïve café é\u200d 👩\u200d👩\u200d👧 <|im_start|>x<|im_end|> 5\n",
+    "</s> العربية हिन्दी",
+    "7 at the beginning, white space at the end  \n ",
+)
+_DIGIT = re.compile("[0-9]")
+_DIGITS_FIRST: list[dict[str, Any]] = [
     {"type": "Digits", "individual_digits": True},
     {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
 ]
@@ -26,33 +40,102 @@ _GPT2_WITH_DIGITS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|
 """GPT-2's pattern on what stands between digits: a digit has no space before it, and white space ends at one whole."""
 
 
-def fast_tokenizer(base: BaseTokenizer) -> fastokens.Tokenizer | None:
-    """Return fastokens' form of the tokenizer if it gives the same ids on the trial text."""
+class FastTokenizer:
+    """fastokens' forms of one tokenizer.
+
+    Args:
+        every: takes any text.
+        most: a faster one, for texts of which digits first makes no difference (`parted_digits.py`).
+    """
+
+    def __init__(self, every: fastokens.Tokenizer, most: fastokens.Tokenizer | None = None) -> None:
+        self._every = every
+        self._most = most
+
+    @property
+    def has_two_forms(self) -> bool:
+        """True if most texts are encoded by a faster form."""
+        return self._most is not None
+
+    def encode(
+        self, texts: Sequence[str], *, whole: bool, encoded: Sequence[bytes] | None = None
+    ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """Return the tokens of each text and the last of them, -1 of none.
+
+        Args:
+            texts: any.
+            whole: adds what a text by itself gets.
+            encoded: the texts in UTF-8, where they are known.
+        """
+        if self._most is None:
+            return _flat(self._every, texts, whole=whole)
+        pieces = [text.encode("utf-8", "surrogatepass") for text in texts] if encoded is None else encoded
+        ends = np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)))
+        apart = parted_digits.differ(np.frombuffer(b"".join(pieces), np.uint8), ends)
+        counts, last = np.empty(len(texts), np.uint32), np.empty(len(texts), np.int64)
+        for form, chosen in ((self._every, apart), (self._most, ~apart)):
+            if chosen.any():
+                counts[chosen], last[chosen] = _flat(form, list(compress(texts, chosen.tolist())), whole=whole)
+        return counts, last
+
+
+def _flat(
+    form: fastokens.Tokenizer, texts: Sequence[str], *, whole: bool
+) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    data, ends = form.encode_batch_flat(texts, whole)
+    ids, edges = np.frombuffer(data, np.uint32), np.frombuffer(ends, np.uint64).astype(np.int64)
+    counts = np.diff(edges).astype(np.uint32)
+    last = np.full(len(counts), -1, np.int64)
+    filled = counts > 0
+    last[filled] = ids[edges[1:][filled] - 1]
+    return counts, last
+
+
+def fast_tokenizer(base: BaseTokenizer) -> FastTokenizer | None:
+    """Return fastokens' forms of the tokenizer if they give the same ids on the trial text."""
     for source in (_by_one_pattern(base.source), base.source):
-        if source is not None and (fast := _tried(source, base)) is not None:
-            return fast
+        if source is not None and (fast := _tried(source, base, [_TRIAL])) is not None:
+            plain = _by_gpt2(base.source)
+            return FastTokenizer(fast, None if plain is None else _tried(plain, base, _TRIALS_WITHOUT_DIFFERENCE))
     return None
 
 
 def _by_one_pattern(source: str) -> str | None:
     """Return the tokenizer with one pattern in place of two splitters, None if it has others."""
-    tokenizer: dict[str, Any] = orjson.loads(source)
-    splitters = tokenizer.get("pre_tokenizer") or {}
-    if splitters.get("type") != "Sequence" or splitters.get("pretokenizers") != _DIGITS_FIRST:
+    tokenizer = _parting_digits(source)
+    if tokenizer is None:
         return None
     split = {"type": "Split", "pattern": {"Regex": _GPT2_WITH_DIGITS}, "behavior": "Isolated", "invert": False}
-    splitters["pretokenizers"] = [split, {**_DIGITS_FIRST[1], "use_regex": False}]
+    tokenizer["pre_tokenizer"]["pretokenizers"] = [split, {**_DIGITS_FIRST[1], "use_regex": False}]
     return orjson.dumps(tokenizer).decode()
 
 
-def _tried(source: str, base: BaseTokenizer) -> fastokens.Tokenizer | None:
+def _by_gpt2(source: str) -> str | None:
+    """Return the tokenizer with GPT-2's splitter alone, None if it has others, or tokens that hold a digit and more."""
+    tokenizer = _parting_digits(source)
+    if tokenizer is None:
+        return None
+    words = (*tokenizer["model"].get("vocab", ()), *(token["content"] for token in tokenizer["added_tokens"]))
+    if tokenizer["model"].get("type") != "BPE" or any(len(word) > 1 and _DIGIT.search(word) for word in words):
+        return None
+    tokenizer["pre_tokenizer"] = _DIGITS_FIRST[1]
+    return orjson.dumps(tokenizer).decode()
+
+
+def _parting_digits(source: str) -> dict[str, Any] | None:
+    """Return the tokenizer if it parts digits first and then splits as GPT-2 does, else None."""
+    tokenizer: dict[str, Any] = orjson.loads(source)
+    splitters = tokenizer.get("pre_tokenizer") or {}
+    parts = splitters.get("type") == "Sequence" and splitters.get("pretokenizers") == _DIGITS_FIRST
+    return tokenizer if parts else None
+
+
+def _tried(source: str, base: BaseTokenizer, trials: Sequence[str]) -> fastokens.Tokenizer | None:
     try:
         fast = fastokens.Tokenizer.from_json_str(source)
-        plain, _ = fast.encode_batch_flat([_TRIAL], False)
-        whole, _ = fast.encode_batch_flat([_TRIAL], True)
+        found = [fast.encode_batch_flat([text], special)[0] for text in trials for special in (False, True)]
     except Exception:  # noqa: BLE001 - a tokenizer that it does not know is no fault: the other engine counts
         return None
-    for ids, special in ((plain, False), (whole, True)):
-        if np.frombuffer(ids, np.uint32).tolist() != base.tokenizer.encode(_TRIAL, add_special_tokens=special).ids:
-            return None
-    return fast
+    wanted = [base.tokenizer.encode(text, add_special_tokens=special) for text in trials for special in (False, True)]
+    same = all(np.frombuffer(ids, np.uint32).tolist() == one.ids for ids, one in zip(found, wanted, strict=True))
+    return fast if same else None

@@ -151,7 +151,8 @@ def _tokens(treated: rules.Treatment, job: Job) -> NDArray[np.uint32]:
     if job.counter is None:
         return tokens
     numbers = [number for number in range(len(tokens)) if number not in treated.rejections]
-    tokens[numbers] = job.counter.count([treated.rows[number] for number in numbers])
+    rows = [treated.rows[number] for number in numbers]
+    tokens[numbers] = job.counter.count(rows, treated.encoded_of(numbers))
     if job.spec.filters.by_tokens:
         for number in numbers:
             if rejection := reject_tokens(int(tokens[number]), job.spec.filters):
