@@ -8,20 +8,24 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class MergeSpec(_message.Message):
-    __slots__ = ("probe_count", "probe_max_length", "max_kl", "max_shard_bytes", "min_golden_agreement", "max_golden_kl")
+    __slots__ = ("probe_count", "probe_max_length", "max_kl", "max_shard_bytes", "min_golden_agreement", "max_golden_kl", "merge", "max_trained_kl")
     PROBE_COUNT_FIELD_NUMBER: _ClassVar[int]
     PROBE_MAX_LENGTH_FIELD_NUMBER: _ClassVar[int]
     MAX_KL_FIELD_NUMBER: _ClassVar[int]
     MAX_SHARD_BYTES_FIELD_NUMBER: _ClassVar[int]
     MIN_GOLDEN_AGREEMENT_FIELD_NUMBER: _ClassVar[int]
     MAX_GOLDEN_KL_FIELD_NUMBER: _ClassVar[int]
+    MERGE_FIELD_NUMBER: _ClassVar[int]
+    MAX_TRAINED_KL_FIELD_NUMBER: _ClassVar[int]
     probe_count: int
     probe_max_length: int
     max_kl: float
     max_shard_bytes: int
     min_golden_agreement: float
     max_golden_kl: float
-    def __init__(self, probe_count: _Optional[int] = ..., probe_max_length: _Optional[int] = ..., max_kl: _Optional[float] = ..., max_shard_bytes: _Optional[int] = ..., min_golden_agreement: _Optional[float] = ..., max_golden_kl: _Optional[float] = ...) -> None: ...
+    merge: str
+    max_trained_kl: float
+    def __init__(self, probe_count: _Optional[int] = ..., probe_max_length: _Optional[int] = ..., max_kl: _Optional[float] = ..., max_shard_bytes: _Optional[int] = ..., min_golden_agreement: _Optional[float] = ..., max_golden_kl: _Optional[float] = ..., merge: _Optional[str] = ..., max_trained_kl: _Optional[float] = ...) -> None: ...
 
 class SubmitMergeRequest(_message.Message):
     __slots__ = ("spec", "adapter", "base", "dataset", "validate_only")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunewright.artifacts import Manifest
+from tunewright.merger.candidates import figures_table
 
 
 def model_card(manifests: Mapping[str, Manifest], record: Mapping[str, Any]) -> str:
@@ -22,14 +23,21 @@ def model_card(manifests: Mapping[str, Manifest], record: Mapping[str, Any]) -> 
             *_front_matter(str(base)),
             f"# {base}, fine-tuned and merged",
             "",
-            "Made by Tunewright: an adapter was merged into its full-precision base, and the merged model compared",
-            "with base + adapter on held-out prompts before it was published.",
+            "Made by Tunewright: an adapter was merged into its base, and the merged model compared with the model as",
+            "it was trained on held-out prompts before it was published.",
             "",
             "## Where it comes from",
             "",
             *_origin(manifests, record),
             "",
             "## How far it is from what was trained",
+            "",
+            "Candidates against the model as it was trained (its base as training had it, the adapter unmerged), whose",
+            f"held-out loss is {_shown(record['trained_eval_loss'])}; KL in nats per token:",
+            "",
+            figures_table(record["candidates"], record["merge"]),
+            "",
+            "The published one against the same weights with the adapter unmerged:",
             "",
             *_figures(record),
             "",
@@ -60,12 +68,16 @@ def _figures(record: Mapping[str, Any]) -> list[str]:
     return ["| figure | value |", "|---|---|", *rows]
 
 
+def _shown(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4g}"
+
+
 _SHOWN = ("mean_kl", "max_kl", "top1_agreement", "max_abs_logit_diff", "golden_agreement", "tokens", "probes")
 
 
 def _serving() -> list[str]:
     return [
-        "`mean_kl` and `max_kl` are nats per token of KL(base + adapter ‖ merged); `merge.json` holds all figures.",
+        "`mean_kl` and `max_kl` are nats per token; `merge.json` holds all figures, layer by layer.",
         "",
         "## How to serve it",
         "",

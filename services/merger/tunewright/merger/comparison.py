@@ -1,7 +1,7 @@
-"""How far the merged model is from base + adapter: both are run on the same probes and their logits compared.
+"""How far one model is from another: both are run on the same probes and their logits compared.
 
-The reference is PEFT's own unmerged forward pass, so a fault in our merge cannot hide in both. One model is in memory
-at a time; the reference's logits wait in files. Knows nothing of how the merge was made.
+References are PEFT's own unmerged forward passes, so a fault in our merge cannot hide in both. One model is in memory
+at a time; logits wait in files. Knows nothing of how a merge was made (`candidates.py` says which models there are).
 """
 
 import gc
@@ -18,15 +18,15 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-Probe = list[int]
+from tunewright.merger.probes import Probe
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """The merged model against base + adapter, over all tokens of all probes."""
+    """One model against a reference, over all tokens of all probes."""
 
     mean_kl: float
-    """Mean of KL(base + adapter ‖ merged) over tokens, nats."""
+    """Mean of KL(reference ‖ model) over tokens, nats."""
     max_kl: float
     """The worst token's, nats."""
     top1_agreement: float
@@ -57,9 +57,22 @@ def choose_machine(weight_bytes: int, base_dtype: torch.dtype) -> Machine:
 
 
 @contextmanager
-def unmerged_model(base: Path, adapter: Path, machine: Machine) -> Iterator[Any]:
-    """Yield base + adapter, run by PEFT unmerged; the memory is free again after the block."""
-    model = PeftModel.from_pretrained(_load(base, machine), str(adapter)).to(machine.device).eval()
+def unmerged_model(
+    base: Path, adapter: Path, machine: Machine, prepare: Callable[[Any], None] | None = None
+) -> Iterator[Any]:
+    """Yield base + adapter, run by PEFT unmerged; the memory is free again after the block.
+
+    Args:
+        base: folder of the model.
+        adapter: folder of the adapter.
+        machine: where it runs.
+        prepare: changes the base before the adapter is put on it.
+    """
+    loaded = _load(base, machine)
+    if prepare is not None:
+        prepare(loaded)
+    model = PeftModel.from_pretrained(loaded, str(adapter)).to(machine.device).eval()
+    del loaded
     try:
         yield model
     finally:
@@ -78,29 +91,40 @@ def plain_model(folder: Path, machine: Machine) -> Iterator[Any]:
         _free()
 
 
-class ReferenceLogits:
-    """The reference's logits, one file a probe, in a scratch folder that `close` removes."""
+class Logits:
+    """A model's logits on all probes, a file each, in a scratch folder that `close` removes."""
 
-    def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="merge-reference-")
+    def __init__(self, probe_count: int) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="merge-logits-")
+        self._count = probe_count
+        self.eval_loss: float | None = None
+        """Mean loss of the answers' tokens, nats; None if the probes hold none."""
 
     def record(self, model: Any, probes: list[Probe], on_probe: Callable[[], None]) -> None:  # noqa: ANN401 - a transformers or PEFT model
-        """Run the reference over the probes."""
+        """Run the model over the probes."""
+        losses = []
         for index, probe in enumerate(probes):
-            save_file({"logits": logits_T_V(model, probe)}, self._path(index))
+            logits = logits_T_V(model, probe.ids)
+            losses.append(_answer_loss(logits, probe))
+            save_file({"logits": logits}, self._path(index))
             on_probe()
+        answers = torch.cat(losses)
+        self.eval_loss = float(answers.mean()) if len(answers) else None
 
-    def compare(self, model: Any, probes: list[Probe], on_probe: Callable[[], None]) -> Agreement:  # noqa: ANN401 - likewise
-        """Run the merged model over the same probes and return how well it agrees."""
+    def against(self, reference: "Logits") -> Agreement:
+        """Return how well this model agrees with a reference that was run on the same probes."""
         kls, agreeing, worst = [], 0, 0.0
-        for index, probe in enumerate(probes):
-            reference, merged = load_file(self._path(index))["logits"], logits_T_V(model, probe)
-            kls.append(kl_T(reference, merged))
-            agreeing += int((reference.argmax(-1) == merged.argmax(-1)).sum())
-            worst = max(worst, float((reference - merged).abs().max()))
-            on_probe()
+        for index in range(self._count):
+            theirs, mine = reference.probe(index), self.probe(index)
+            kls.append(kl_T(theirs, mine))
+            agreeing += int((theirs.argmax(-1) == mine.argmax(-1)).sum())
+            worst = max(worst, float((theirs - mine).abs().max()))
         kl = torch.cat(kls)
-        return Agreement(float(kl.mean()), float(kl.max()), agreeing / len(kl), worst, len(kl), len(probes))
+        return Agreement(float(kl.mean()), float(kl.max()), agreeing / len(kl), worst, len(kl), self._count)
+
+    def probe(self, index: int) -> torch.Tensor:
+        """Return the logits on one probe, tokens × vocabulary."""
+        return load_file(self._path(index))["logits"]
 
     def close(self) -> None:
         """Remove the files."""
@@ -110,10 +134,10 @@ class ReferenceLogits:
         return str(Path(self._folder.name) / f"{index}.safetensors")
 
 
-def logits_T_V(model: Any, probe: Probe) -> torch.Tensor:  # noqa: ANN401, N802 - shape in the name: tokens × vocabulary
-    """Return the fp32 logits after each token of a probe, on the CPU."""
+def logits_T_V(model: Any, token_ids: list[int]) -> torch.Tensor:  # noqa: ANN401, N802 - shape in the name: tokens × vocabulary
+    """Return the fp32 logits after each token, on the CPU."""
     with torch.inference_mode():
-        ids = torch.tensor([probe], device=model.device)
+        ids = torch.tensor([token_ids], device=model.device)
         logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits[0]
     return logits.float().cpu()
 
@@ -122,6 +146,13 @@ def kl_T(reference: torch.Tensor, other: torch.Tensor) -> torch.Tensor:  # noqa:
     """Return KL(reference ‖ other) in nats for each row of logits; not below 0, where rounding may lead."""
     p, q = reference.double().log_softmax(-1), other.double().log_softmax(-1)
     return (p.exp() * (p - q)).sum(-1).clamp(min=0)
+
+
+def _answer_loss(logits: torch.Tensor, probe: Probe) -> torch.Tensor:
+    """Return the loss of each of the answer's tokens, nats; the first token of a text has nothing before it."""
+    start = max(1, probe.answer_start)
+    targets = torch.tensor(probe.ids[start:], dtype=torch.long)
+    return torch.nn.functional.cross_entropy(logits[start - 1 : -1], targets, reduction="none")
 
 
 def _load(folder: Path, machine: Machine) -> Any:  # noqa: ANN401 - a transformers model

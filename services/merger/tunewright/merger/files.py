@@ -59,9 +59,7 @@ class LocalFiles:
 
 
 def write_at(descriptor: int, data: memoryview, offset: int) -> None:
-    """Write all of `data` at `offset`, and let the kernel begin to bring it to the disk."""
-    size, start = len(data), offset
+    """Write all of `data` at `offset`."""
     while data:
         count = os.pwrite(descriptor, data, offset)
         data, offset = data[count:], offset + count
-    os.posix_fadvise(descriptor, start, size, os.POSIX_FADV_DONTNEED)

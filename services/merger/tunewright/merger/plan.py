@@ -9,6 +9,7 @@ from pathlib import Path
 from tunewright.chassis.errors import Refused
 from tunewright.merger.adapter_config import WEIGHTS_NAME, AdapterConfig
 from tunewright.merger.headers import TensorInfo, read_header
+from tunewright.merger.quantization import Quantization
 
 PREFIX = "base_model.model."
 """What PEFT writes before every module name."""
@@ -48,6 +49,15 @@ class MergePlan:
     """The adapter's tensors by name."""
     changes: dict[str, LowRank | Replacement] = field(default_factory=dict)
     """Base tensor → what happens to it; all others are copied."""
+    quantization: Quantization | None = None
+    """How the base is quantised and dequantised before; None: not at all."""
+    quantized: dict[str, bool] = field(default_factory=dict)
+    """Base tensor that is quantised before → whether it is stored transposed."""
+
+    @property
+    def touched(self) -> set[str]:
+        """Base tensors that are not merely copied."""
+        return self.changes.keys() | self.quantized.keys()
 
 
 def plan_merge(adapter: Path, config: AdapterConfig, tensors: list[TensorInfo], *, tied: bool) -> MergePlan:

@@ -22,6 +22,14 @@ class Conversation(NamedTuple):
     tools: list[Any] = []  # noqa: RUF012 - never changed
 
 
+class Probe(NamedTuple):
+    """A held-out conversation as token ids."""
+
+    ids: list[int]
+    answer_start: int
+    """Where its last answer begins; 0 where that cannot be said, so that all of it counts."""
+
+
 def load_tokenizer(folder: Path, what: str) -> PreTrainedTokenizerBase:
     """Return the tokenizer in a folder; code that comes with it is never run.
 
@@ -86,8 +94,8 @@ def render(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, *, ge
 
 def make_probes(
     adapter: PreTrainedTokenizerBase, base: PreTrainedTokenizerBase, conversations: list[Conversation], max_length: int
-) -> list[list[int]]:
-    """Return the token ids of each conversation, cut to `max_length` tokens.
+) -> list[Probe]:
+    """Return each conversation as a probe, cut to `max_length` tokens.
 
     Raises:
         Refused: adapter and base know different tokens, or write a conversation differently.
@@ -102,8 +110,15 @@ def make_probes(
                 "template than by the base's",
                 remedy="Take the adapter as the trainer made it; its tokenizer must be the base's.",
             )
-        probes.append(ids[:max_length])
+        probes.append(Probe(ids[:max_length], _answer_start(adapter, conversation, ids)))
     return probes
+
+
+def _answer_start(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, ids: list[int]) -> int:
+    if conversation.messages[-1]["role"] != "assistant":
+        return 0
+    prompt = render(tokenizer, Conversation(conversation.messages[:-1], conversation.tools), generate=True)
+    return len(prompt) if ids[: len(prompt)] == prompt else 0
 
 
 def _check_vocabularies(adapter: dict[str, int], base: dict[str, int]) -> None:

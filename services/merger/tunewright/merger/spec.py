@@ -1,5 +1,7 @@
 """What a merge and an import are asked to do. Knows nothing of how."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from tunewright.chassis.spec import Spec
@@ -12,6 +14,11 @@ the tests' tiny model); a scaling that is wrong by a tenth costs 0.009, by half 
 class MergeSpec(Spec):
     """Merge of an adapter into its full-precision base."""
 
+    merge: Literal["auto", "full_precision", "dequantized"] = "auto"
+    """Weights that the adapter is merged into: the base's own, or what 4 bits made of them in QLoRA's training, on
+    which the adapter learned. `auto` merges into both, and takes the one nearest to the model as trained."""
+    max_trained_kl: float = Field(default=0.5, gt=0, le=100)
+    """Largest mean KL divergence, nats per token, of the published model from the model as it was trained."""
     probe_count: int = Field(default=16, ge=1, le=1024)
     """Held-out conversations whose logits are compared, in order of their hash."""
     probe_max_length: int = Field(default=256, ge=8, le=4096)

@@ -1,28 +1,40 @@
-"""The merge stage: adapter into full-precision base, measured against base + adapter, refused if they differ.
+"""The merge stage: adapter into its base, each candidate measured against the model as trained, the best one kept.
 
 Knows no transport and no store.
 """
 
 import json
+import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tunewright.artifacts import Kind, Manifest
-from tunewright.chassis.errors import InvalidSpec, Refused
-from tunewright.chassis.stage import Reporter
+from tunewright.chassis.errors import InvalidSpec
+from tunewright.chassis.stage import Reporter, Severity
 from tunewright.merger.adapter_config import AdapterConfig, read_adapter_config
+from tunewright.merger.candidates import (
+    DEQUANTIZED,
+    FULL_PRECISION,
+    Measured,
+    choose,
+    refuse_a_bad_merge,
+    rounded,
+    table,
+)
 from tunewright.merger.card import model_card
 from tunewright.merger.companions import add_end_tokens, copy_companions
-from tunewright.merger.comparison import Agreement, ReferenceLogits, choose_machine, plain_model, unmerged_model
-from tunewright.merger.golden import GoldenAgreement, read_golden, refuse_another_model, replay
+from tunewright.merger.comparison import choose_machine
+from tunewright.merger.golden import GoldenAgreement, GoldenPrompt, read_golden, refuse_another_model
 from tunewright.merger.headers import TensorInfo
 from tunewright.merger.lineage import check_lineage, check_settings, manifests_of
+from tunewright.merger.measuring import Found, Measurement
 from tunewright.merger.plan import MergePlan, plan_merge
-from tunewright.merger.probes import load_tokenizer, make_probes, read_conversations
+from tunewright.merger.probes import Probe, load_tokenizer, make_probes, read_conversations
+from tunewright.merger.quantization import Quantization
 from tunewright.merger.safety import (
     chat_template,
     check_folder,
@@ -42,6 +54,7 @@ def run(spec: MergeSpec, inputs: Mapping[str, Path], output_dir: Path, report: R
         InvalidSpec: an input is missing or of the wrong kind.
         Refused: quantised or wrong base, foreign tokenizer, unsupported adapter, or a merge that is not what was
             trained.
+        DiskFull: there is no room for the candidates.
     """
     base, adapter, dataset = (_input(inputs, name) for name in ("base", "adapter", "dataset"))
     manifests = manifests_of(report.runtime)
@@ -53,33 +66,21 @@ def run(spec: MergeSpec, inputs: Mapping[str, Path], output_dir: Path, report: R
     golden = read_golden(adapter, tokenizer)
     report.event("plan", f"{len(plan.changes)} of {len(tensors)} tensors change.", changed=len(plan.changes))
 
-    _write(plan, spec, output_dir, report)
-    copy_companions(base, adapter, output_dir)
+    trained_on = manifests["adapter"].quantization if "adapter" in manifests else None
+    quantization = Quantization.read(trained_on)
+    plans = _candidates(plan, spec, base, quantization, report)
+    folders = _write_candidates(plans, spec, base, adapter, output_dir, report)
+    measurement = _measurement(spec, base, adapter, quantization, tensors, probes, golden, len(plans), report)
+    found = measurement.run(folders)
+    chosen = choose(found.candidates, spec.merge)
+    refuse_a_bad_merge(found.candidates, chosen, max_kl=spec.max_kl, max_trained_kl=spec.max_trained_kl)
+    _keep(folders, chosen, output_dir)
     if added := add_end_tokens(output_dir):
         report.event("end_tokens", f"The model now also stops at tokens {added}, as it was trained to.", added=added)
 
-    machine = choose_machine(sum(tensor.size_bytes for tensor in tensors), _main_dtype(tensors))
-    steps = _ProbeProgress(report, 2 * len(probes))
-    reference, repeated = ReferenceLogits(), None
-    try:
-        with unmerged_model(base, adapter, machine) as model:
-            reference.record(model, probes, steps.advance)
-            if golden:
-                repeated = replay(model, golden)
-                with model.disable_adapter():
-                    plain = replay(model, golden)
-                refuse_another_model(
-                    repeated, plain, min_agreement=spec.min_golden_agreement, max_kl=spec.max_golden_kl
-                )
-        with plain_model(output_dir, machine) as model:
-            agreement = reference.compare(model, probes, steps.advance)
-    finally:
-        reference.close()
-    _refuse_a_bad_merge(agreement, spec)
-
-    record = _record(manifests, adapter, agreement, repeated, str(machine.dtype).removeprefix("torch."))
+    record = _record(manifests, adapter, found, chosen, str(measurement.machine.dtype).removeprefix("torch."))
     _write_record(record, manifests, output_dir)
-    report.event("measured", _sentence(agreement), **asdict(agreement))
+    report.event("measured", f"{chosen} is published\n{table(found.candidates, chosen)}", **_told(record))
     return Manifest(
         kind=Kind.MODEL,
         created_by="merger",
@@ -88,7 +89,7 @@ def run(spec: MergeSpec, inputs: Mapping[str, Path], output_dir: Path, report: R
         base_revision=record["base_revision"],
         tokenizer_sha256=tokenizer_sha256(output_dir),
         chat_template_sha256=text_sha256(chat_template(output_dir, "the merged model")),
-        metrics=_metrics(agreement, repeated),
+        metrics=_metrics(found, chosen),
     )
 
 
@@ -107,16 +108,83 @@ def _plan(base: Path, adapter: Path, tensors: list[TensorInfo], manifests: Mappi
     return plan_merge(adapter, config, tensors, tied=tied)
 
 
-def _write(plan: MergePlan, spec: MergeSpec, output_dir: Path, report: Reporter) -> None:
-    def on_part(done: int, total: int) -> None:
-        report.raise_if_stopped()
-        report.progress(done, total, unit="bytes")
+def _candidates(
+    plan: MergePlan, spec: MergeSpec, base: Path, quantization: Quantization | None, report: Reporter
+) -> dict[str, MergePlan]:
+    """Return the plans of the candidates to make, by name."""
+    plans = {FULL_PRECISION: plan} if spec.merge != DEQUANTIZED else {}
+    if quantization is None or spec.merge == FULL_PRECISION:
+        return plans or {FULL_PRECISION: plan}
+    from tunewright.merger.dequantized import quantized_layers  # noqa: PLC0415 - seconds that most merges have no need of
 
-    write_merged(plan, output_dir, spec.max_shard_bytes, on_part)
+    layers = quantized_layers(base)
+    if missing := sorted(layers.keys() - {tensor.name for tensor in plan.tensors}):
+        words = f"the base stores {missing[0]} otherwise than transformers names it; only full precision is merged"
+        report.event("no_dequantized", words, severity=Severity.WARNING, missing=missing[:5])
+        return {FULL_PRECISION: plan}
+    return {**plans, DEQUANTIZED: replace(plan, quantization=quantization, quantized=layers)}
+
+
+def _write_candidates(
+    plans: Mapping[str, MergePlan], spec: MergeSpec, base: Path, adapter: Path, output_dir: Path, report: Reporter
+) -> dict[str, Path]:
+    """Write each candidate into a folder beside the output, where a later attempt finds what this one wrote."""
+    folders = {}
+    for name, plan in plans.items():
+
+        def on_part(done: int, total: int, name: str = name) -> None:
+            report.raise_if_stopped()
+            report.progress(done, total, unit=f"bytes of {name}")
+
+        folder = folders[name] = candidates_folder(output_dir) / name
+        folder.mkdir(parents=True, exist_ok=True)
+        write_merged(plan, folder, spec.max_shard_bytes, on_part)
+        copy_companions(base, adapter, folder)
+    return folders
+
+
+def candidates_folder(output_dir: Path) -> Path:
+    """Return where candidates lie until one is chosen."""
+    return output_dir.with_name(output_dir.name + ".candidates")
+
+
+def _keep(folders: Mapping[str, Path], chosen: str, output_dir: Path) -> None:
+    for path in sorted(folders[chosen].iterdir()):
+        shutil.move(path, output_dir / path.name)
+    shutil.rmtree(candidates_folder(output_dir))
+
+
+def _measurement(
+    spec: MergeSpec,
+    base: Path,
+    adapter: Path,
+    quantization: Quantization | None,
+    tensors: list[TensorInfo],
+    probes: list[Probe],
+    golden: list[GoldenPrompt],
+    merged: int,
+    report: Reporter,
+) -> Measurement:
+    models = merged + (1 if quantization is None else 2)
+    steps = _ProbeProgress(report, models * len(probes))
+
+    def check_golden(repeated: GoldenAgreement, plain: GoldenAgreement) -> None:
+        refuse_another_model(repeated, plain, min_agreement=spec.min_golden_agreement, max_kl=spec.max_golden_kl)
+
+    return Measurement(
+        base=base,
+        adapter=adapter,
+        quantization=quantization,
+        machine=choose_machine(sum(tensor.size_bytes for tensor in tensors), _main_dtype(tensors)),
+        probes=probes,
+        golden=golden,
+        check_golden=check_golden,
+        on_probe=steps.advance,
+    )
 
 
 class _ProbeProgress:
-    """Counts probes over both models and hears a cancel between two of them."""
+    """Counts probes over all models and hears a cancel between two of them."""
 
     def __init__(self, report: Reporter, total: int) -> None:
         self._report, self._total, self._done = report, total, 0
@@ -127,40 +195,34 @@ class _ProbeProgress:
         self._report.progress(self._done, self._total, unit="probes")
 
 
-def _refuse_a_bad_merge(agreement: Agreement, spec: MergeSpec) -> None:
-    if not agreement.mean_kl <= spec.max_kl:  # NaN is refused too
-        raise Refused(
-            f"the merged model is not base + adapter: {_sentence(agreement)} max_kl allows {spec.max_kl:g}",
-            remedy="Serve the adapter unmerged; if the difference is acceptable to you, raise merging.max_kl.",
-        )
-
-
-def _sentence(agreement: Agreement) -> str:
-    return (
-        f"mean KL {agreement.mean_kl:.3g} and worst {agreement.max_kl:.3g} nats/token, "
-        f"top-1 agreement {agreement.top1_agreement:.2%}, largest logit difference {agreement.max_abs_logit_diff:.3g} "
-        f"over {agreement.tokens} tokens of {agreement.probes} probes."
-    )
-
-
-def _record(
-    manifests: Mapping[str, Manifest], adapter: Path, agreement: Agreement, repeated: GoldenAgreement | None, dtype: str
-) -> dict[str, Any]:
-    base = manifests.get("base")
+def _record(manifests: Mapping[str, Manifest], adapter: Path, found: Found, chosen: str, dtype: str) -> dict[str, Any]:
+    base, best = manifests.get("base"), found.candidates[chosen]
+    fidelity = _fidelity(best)
     return {
         "base_model": base.base_model if base else read_adapter_config(adapter).base_model or None,
         "base_revision": base.base_revision if base else None,
         "adapter": str(manifests["adapter"].ref) if "adapter" in manifests else None,
         "compute_dtype": dtype,
-        **{name: _rounded(value) for name, value in asdict(agreement).items()},
-        "golden_agreement": _rounded(repeated.agreement) if repeated else None,
-        "golden_first_step_kl": _rounded(repeated.first_step_kl) if repeated else None,
+        "merge": chosen,
+        "candidates": {name: measured.figures() for name, measured in found.candidates.items()},
+        "trained_eval_loss": rounded(found.trained_eval_loss),
+        "quantization_error_over_delta": {name: rounded(ratio) for name, ratio in sorted(found.noise.items())},
+        **{name: rounded(value) for name, value in fidelity.items()},
+        "golden_agreement": rounded(found.repeated.agreement) if found.repeated else None,
+        "golden_first_step_kl": rounded(found.repeated.first_step_kl) if found.repeated else None,
     }
 
 
-def _rounded(value: float) -> float:
-    """Keep 3 significant digits: what a repeated run gives again even where sums are taken in another order."""
-    return value if isinstance(value, int) else float(f"{value:.3g}")
+def _fidelity(measured: Measured) -> dict[str, Any]:
+    """Return the figures of a merged candidate against the same weights with the adapter unmerged."""
+    if measured.fidelity is None:
+        raise RuntimeError("a merged candidate is compared with its unmerged twin")
+    return asdict(measured.fidelity)
+
+
+def _told(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of the record goes into the event: all but the layers."""
+    return {name: value for name, value in record.items() if name != "quantization_error_over_delta"}
 
 
 def _write_record(record: dict[str, Any], manifests: Mapping[str, Manifest], output_dir: Path) -> None:
@@ -168,12 +230,26 @@ def _write_record(record: dict[str, Any], manifests: Mapping[str, Manifest], out
     (output_dir / "README.md").write_text(model_card(manifests, record), "utf-8")
 
 
-def _metrics(agreement: Agreement, repeated: GoldenAgreement | None) -> dict[str, Any]:
-    figures = {f"merge_{name}": value for name, value in asdict(agreement).items() if name not in {"tokens", "probes"}}
-    golden = (
-        {"golden_agreement": repeated.agreement, "golden_first_step_kl": repeated.first_step_kl} if repeated else {}
-    )
-    return {**figures, **golden, "probes": agreement.probes, "probe_tokens": agreement.tokens}
+def _metrics(found: Found, chosen: str) -> dict[str, Any]:
+    best = found.candidates[chosen]
+    fidelity = _fidelity(best)
+    figures = {f"merge_{name}": value for name, value in fidelity.items() if name not in {"tokens", "probes"}}
+    if found.repeated:
+        figures["golden_agreement"] = found.repeated.agreement
+        figures["golden_first_step_kl"] = found.repeated.first_step_kl
+    ratios = sorted(found.noise.values())
+    return {
+        **figures,
+        "merge": chosen,
+        "trained_mean_kl": best.trained.mean_kl,
+        "trained_top1_agreement": best.trained.top1_agreement,
+        "eval_loss": best.eval_loss,
+        "trained_eval_loss": found.trained_eval_loss,
+        "candidates": {name: measured.figures() for name, measured in found.candidates.items()},
+        "quantization_error_over_delta_median": ratios[len(ratios) // 2] if ratios else None,
+        "probes": fidelity["probes"],
+        "probe_tokens": fidelity["tokens"],
+    }
 
 
 def _main_dtype(tensors: list[TensorInfo]) -> torch.dtype:

@@ -90,7 +90,7 @@ class Merger:
     """Makes the bytes of parts; safe for threads, each of which keeps one buffer."""
 
     def __init__(self, plan: MergePlan, source: Source) -> None:
-        self._plan, self._source = plan, source
+        self._plan, self._source, self._touched = plan, source, plan.touched
         self._prepared: dict[str, _Prepared] = {}
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -108,7 +108,7 @@ class Merger:
         for rows in part.rows:
             end = position + rows.size_bytes
             self._source.read_into(rows.tensor.file, rows.offset, view[position:end])
-            if rows.tensor.name in self._plan.changes:
+            if rows.tensor.name in self._touched:
                 self._apply(rows, buffer[position:end])
             position = end
         return view
@@ -152,7 +152,7 @@ class Merger:
             self._let_go(rows)
 
     def _let_go(self, rows: Rows) -> None:
-        if rows.tensor.name not in self._plan.changes:
+        if rows.tensor.name not in self._touched:
             return
         with self._lock:
             entry = self._prepared.setdefault(rows.tensor.name, _Prepared())
@@ -204,5 +204,11 @@ def _mark(plan: MergePlan, shards: list[Shard]) -> str:
     changes = {name: repr(change) for name, change in plan.changes.items()}
     base = sampled_sha256(sorted({tensor.file for tensor in plan.tensors}))
     adapter = [file_sha256(file) for file in sorted({tensor.file for tensor in plan.adapter.values()})]
-    document = {"layout": layout, "changes": changes, "base": base, "adapter": adapter}
+    document = {
+        "layout": layout,
+        "changes": changes,
+        "quantized": [repr(plan.quantization), plan.quantized],
+        "base": base,
+        "adapter": adapter,
+    }
     return hashlib.sha256(canonical_json(document)).hexdigest()

@@ -16,6 +16,7 @@ import torch
 from tunewright.chassis.errors import Refused
 from tunewright.merger.headers import TensorInfo
 from tunewright.merger.plan import LowRank, MergePlan, Replacement
+from tunewright.merger.quantization import Quantization
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """Dtypes of safetensors → of torch."""
@@ -32,8 +33,13 @@ ReadRows = Callable[[TensorInfo, int, int], torch.Tensor]
 class Change(Protocol):
     """What happens to one tensor."""
 
-    def apply(self, rows: torch.Tensor, start: int) -> None:
-        """Change `rows`, which are the base's from row `start` on, in place.
+    def apply(self, rows: torch.Tensor, start: int, base: torch.Tensor | None = None) -> None:
+        """Change `rows` in place, from row `start` on.
+
+        Args:
+            rows: the base's, and then the merged model's.
+            start: number of the first of them.
+            base: what stands for the base's rows in their place, in any dtype.
 
         Raises:
             Refused: the result holds NaN or infinity.
@@ -42,6 +48,25 @@ class Change(Protocol):
 
 def prepare(tensor: TensorInfo, plan: MergePlan, read: ReadRows) -> Change:
     """Return what happens to a tensor that the plan changes, with all that its rows have in common in memory."""
+    if plan.quantization is not None and tensor.name in plan.quantized:
+        return _prepare_dequantized(tensor, plan, read, plan.quantization)
+    return _prepare_plain(tensor, plan, read)
+
+
+def _prepare_dequantized(tensor: TensorInfo, plan: MergePlan, read: ReadRows, quantization: Quantization) -> Change:
+    from tunewright.merger.dequantized import round_trip  # noqa: PLC0415 - seconds that most merges have no need of
+
+    whole = round_trip(_whole(tensor, read), quantization, transpose=plan.quantized[tensor.name])
+
+    def read_dequantized(other: TensorInfo, start: int, stop: int) -> torch.Tensor:
+        """Return the dequantised rows where the base's are asked for."""
+        return whole[start:stop] if other is tensor else read(other, start, stop)
+
+    added = _prepare_plain(tensor, plan, read_dequantized) if tensor.name in plan.changes else None
+    return _Dequantized(whole, added)
+
+
+def _prepare_plain(tensor: TensorInfo, plan: MergePlan, read: ReadRows) -> Change:
     change = plan.changes[tensor.name]
     if isinstance(change, Replacement):
         return _Replaced(tensor, plan.adapter[change.name], read)
@@ -58,10 +83,26 @@ class _Replaced:
     own: TensorInfo
     read: ReadRows
 
-    def apply(self, rows: torch.Tensor, start: int) -> None:
+    def apply(self, rows: torch.Tensor, start: int, base: torch.Tensor | None = None) -> None:  # noqa: ARG002 - takes its place
         """See Change."""
         rows.copy_(self.read(self.own, start, start + len(rows)))
         _refuse_what_is_no_number(rows, self.tensor.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Dequantized:
+    """Rows of a weight as 4 bits left it, changed further if the adapter changes them."""
+
+    whole: torch.Tensor
+    added: Change | None
+
+    def apply(self, rows: torch.Tensor, start: int, base: torch.Tensor | None = None) -> None:  # noqa: ARG002 - is its own
+        """See Change."""
+        mine = self.whole[start : start + len(rows)]
+        if self.added is None:
+            rows.copy_(mine)
+        else:
+            self.added.apply(rows, start, mine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +140,13 @@ class _Added:
         factor = (magnitude / norms).unsqueeze(1 if outputs_are_rows else 0)
         return cls(tensor.name, plain.left, plain.right, plain.scaling, factor)
 
-    def apply(self, rows: torch.Tensor, start: int) -> None:
+    def apply(self, rows: torch.Tensor, start: int, base: torch.Tensor | None = None) -> None:
         """See Change."""
+        before = rows if base is None else base
         step = max(1, _BLOCK_ELEMENTS // rows.shape[1])
         for first in range(0, len(rows), step):
             block = rows[first : first + step]
-            merged = self._added(block, start + first)
+            merged = self._added(before[first : first + step], start + first)
             if self.factor is not None:
                 by_row = self.factor.shape[1] == 1
                 merged *= self.factor[start + first :][: len(block)] if by_row else self.factor
