@@ -89,3 +89,19 @@ def test_encoding_and_delimiter_are_as_the_recipe_says(tmp_path: Path) -> None:
     assert result.answers()[7] == "größe, weiß 7"
     with pytest.raises(InvalidSpec, match=r"reading\.encoding: .*'latin-99' is no encoding"):
         prepare(tmp_path, table.encode(), name="raw.csv", reading={"encoding": "latin-99"})
+
+
+def test_a_validation_file_is_what_is_held_out_and_nothing_else(tmp_path: Path) -> None:
+    result = prepare_files(tmp_path, {}, {"use": "validation", "fields": MAPPED}, split={"validation_fraction": 0.4})
+    assert {row["source"]["file"] for row in result.train} == {"0.jsonl"}
+    assert {row["source"]["file"] for row in result.validation} == {"1.jsonl"}
+    assert (len(result.train), len(result.validation)) == (20, 20)
+
+
+def test_something_must_be_trained_on(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSpec, match="no file is trained on"):
+        prepare_files(tmp_path, {"use": "validation"}, {"use": "test"})
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(InvalidSpec, match="a validation set is not mixed in"):
+        prepare_files(other, {}, {"use": "validation", "weight": 1})

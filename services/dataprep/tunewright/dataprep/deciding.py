@@ -79,6 +79,7 @@ def decide(
     check: Check,
     near: FindNear = find_near,
     semantic: FindSemantic | None = None,
+    held_out_files: Sequence[bool] = (),
 ) -> Decisions:
     """Return what becomes of the rows.
 
@@ -90,6 +91,7 @@ def decide(
         check: called often; what it raises ends the work.
         near: finds near-duplicates.
         semantic: finds semantic duplicates; None where they are not looked for.
+        held_out_files: whether each file's rows are held out; none so: the split chooses.
 
     Raises:
         InvalidData: a source has too few rows for the mixing asked for.
@@ -108,7 +110,7 @@ def decide(
     if semantic is not None:
         _take_semantic(semantic(rows, found.alive, scratch, check), rows.facts.worth, found)
     _conflicts(rows, spec, found)
-    _split(rows, spec, found)
+    _split(rows, spec, held_out_files, found)
     check()
     _mix(rows, spec, [name for name, _ in sources], [weight for _, weight in sources], found)
     return found
@@ -153,7 +155,11 @@ def _conflicts(rows: Rows, spec: DataprepSpec, found: Decisions) -> None:
         found.drop(CONFLICT, dropped)
 
 
-def _split(rows: Rows, spec: DataprepSpec, found: Decisions) -> None:
+def _split(rows: Rows, spec: DataprepSpec, held_out_files: Sequence[bool], found: Decisions) -> None:
+    if any(held_out_files):
+        found.places = rows.facts.question.copy()
+        found.validation = found.alive & np.array(held_out_files, np.bool_)[rows.files]
+        return
     alive = np.flatnonzero(found.alive)
     if spec.split.by == "question":
         places = rows.facts.question[alive]

@@ -37,8 +37,9 @@ class DataSource(Spec):
     weight: float = Field(default=0.0, ge=0)
     """Share of the training rows, on any scale: 8 and 2, or 0.8 and 0.2. If any file has one, files without are left
     out."""
-    use: Literal["train", "test"] = "train"
-    """`train`: its rows become the dataset. `test`: a test set; none of its rows enters the dataset, and rows
+    use: Literal["train", "validation", "test"] = "train"
+    """`train`: its rows become the dataset. `validation`: its rows, and no others, are held out; `split` then has
+    nothing to do. `test`: a test set; none of its rows enters the dataset, and rows
     that hold what stands in it are dropped; see `contamination`."""
     format: Format | None = None
     """Shape of this file's rows; as `dataprep.format` says if not given."""

@@ -74,7 +74,8 @@ def run(spec: DataprepSpec, inputs: Mapping[str, Path], output_dir: Path, report
         rows = _map(job, tally, report, cluster)
         tally.refuse_if_unreadable(spec.max_invalid_fraction)
         near = cluster.near if cluster else find_near
-        found = decide(rows, spec, files.mixed_as, scratch.folder, report.raise_if_stopped, near, semantic)
+        check = report.raise_if_stopped
+        found = decide(rows, spec, files.mixed_as, scratch.folder, check, near, semantic, held_out_files=files.held_out)
         _count_dropped(found, rows, tally)
         tally.refuse_if_nothing_left()
         if found.by_row:

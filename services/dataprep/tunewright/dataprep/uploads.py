@@ -20,6 +20,8 @@ class Files:
     """Those whose rows become the dataset, in order of input and path."""
     mixed_as: list[tuple[str, float]]
     """Of each of them: the name under which it is mixed, and its weight."""
+    held_out: list[bool]
+    """Of each of them: whether its rows are the ones that are held out. All False: `split` chooses."""
     test: list[Source]
     """Test sets: none of their rows enters the dataset."""
     test_names: list[str]
@@ -37,12 +39,15 @@ def find_files(spec: DataprepSpec, inputs: Mapping[str, Path]) -> Files:
     """
     said = _said(spec, inputs)
     found = find_sources(inputs, {name: reading(spec, source) for name, source in said.items()})
-    train = [source for source in found.sources if said[source.input].use == "train"]
+    train = [source for source in found.sources if said[source.input].use != "test"]
     mixed_as = [(said[source.input].name or source.name, said[source.input].weight) for source in train]
     _check_weights(mixed_as)
+    held_out = [said[source.input].use == "validation" for source in train]
     test = [source for source in found.sources if said[source.input].use == "test"]
     test_names = [said[source.input].name or source.name for source in test]
-    return Files(train=train, mixed_as=mixed_as, test=test, test_names=test_names, skipped=found.skipped)
+    return Files(
+        train=train, mixed_as=mixed_as, held_out=held_out, test=test, test_names=test_names, skipped=found.skipped
+    )
 
 
 def reading(spec: DataprepSpec, source: DataSource) -> Reading:
@@ -61,12 +66,13 @@ def _said(spec: DataprepSpec, inputs: Mapping[str, Path]) -> dict[str, DataSourc
     if spec.sources and len(spec.sources) != len(inputs):
         text = f"{len(spec.sources)} entries for {len(inputs)} uploads; one each is expected, in their order"
         raise InvalidSpec(f"sources: {text}", violations=[Violation("sources", text)])
-    if spec.sources and all(source.use == "test" for source in spec.sources):
-        text = "every file is a test set; at least one with `use: train` is expected"
+    if spec.sources and all(source.use != "train" for source in spec.sources):
+        kinds = "every file is a test set" if all(s.use == "test" for s in spec.sources) else "no file is trained on"
+        text = f"{kinds}; at least one with `use: train` is expected"
         raise InvalidSpec(f"sources: {text}", violations=[Violation("sources.0.use", text)])
     for number, source in enumerate(spec.sources):
-        if source.use == "test" and source.weight:
-            text = "a test set is not mixed in, so it has no weight"
+        if source.use != "train" and source.weight:
+            text = f"a {source.use} set is not mixed in, so it has no weight"
             raise InvalidSpec(f"sources.{number}: {text}", violations=[Violation(f"sources.{number}.weight", text)])
     return dict(zip(sorted(inputs), spec.sources or [DataSource()] * len(inputs), strict=True))
 
