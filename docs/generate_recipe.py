@@ -33,6 +33,7 @@ an error that names the nearest known one; a value out of range is reported befo
 |---|---|
 | `name` | the run's name, and the model's name once it is served; the base answers as `<name>-base` |
 | `base_model` | a hub id (`Qwen/Qwen2.5-7B-Instruct`), a folder below the import root, or `models/<sha256>` |
+| `base_name` | another name for the base, ending in `-base`; runs that share it share one engine of the base |
 | `data` | list of raw files or folders, `- path: raw.jsonl`, relative to the recipe; more may be said, see below |
 | `stages` | trainings one after the other, each with its own `name`, `data`, `dataprep` and `training`; see below |
 | `dataprep`, `training`, `merging`, `evaluation`, `deployment` | the sections below; every field has a default |

@@ -27,12 +27,25 @@ class Audit(Spec):
     max_length: int = 1024
 
 
+class Source(Spec):
+    """Like dataprep's."""
+
+    use: str = "train"
+
+
 class PrepareSpec(Spec):
     """Like dataprep's, as far as these tests need it."""
 
     seed: int = 0
     split: Split = Split()
     audit: Audit = Audit()
+    format: str = "auto"
+    max_invalid_fraction: float = 0.2
+    sources: tuple[Source, ...] = ()
+    cleaning: dict[str, bool | str] = Field(default_factory=dict)
+    filters: dict[str, bool | int] = Field(default_factory=dict)
+    pii: dict[str, str] = Field(default_factory=dict)
+    duplicates: dict[str, bool] = Field(default_factory=dict)
 
 
 class TrainSpec(Spec):
@@ -41,6 +54,10 @@ class TrainSpec(Spec):
     method: str = "qlora"
     objective: str = "sft"
     max_steps: int = Field(default=2, ge=1)
+    num_train_epochs: float = 3.0
+    per_device_train_batch_size: int = 2
+    gradient_accumulation_steps: int = 8
+    beta: float = 0.1
     max_length: int = Field(default=1024, ge=8)
     learning_rate: float = Field(default=2e-4, gt=0, le=1)
     lora_r: int = Field(default=16, ge=1)
@@ -82,10 +99,11 @@ def train(spec: TrainSpec, inputs: Mapping[str, Path], output_dir: Path, report:
     """Count steps of a tenth of a second."""
     for step in range(1, spec.max_steps + 1):
         time.sleep(0.1)
-        report.progress(step, spec.max_steps, unit="steps", loss=1 / step)
+        report.progress(step, spec.max_steps, unit="steps", loss=1 / step, eta_seconds=0.1 * (spec.max_steps - step))
         report.raise_if_stopped()
     kind = Kind.MODEL if spec.method == "full" else Kind.ADAPTER
-    return _made(kind, "trainer", spec, inputs, output_dir)
+    made = _made(kind, "trainer", spec, inputs, output_dir)
+    return made.model_copy(update={"metrics": {"tokens": 100 * spec.max_steps}})
 
 
 def merge(spec: MergeSpec, inputs: Mapping[str, Path], output_dir: Path, report: Reporter) -> Manifest:

@@ -123,9 +123,15 @@ class Journal:
     def stage_runs(
         self, run_id: str, stage: str, *, service: str, job_id: str | None = None, deployment: str | None = None
     ) -> None:
-        """Mark a stage as running, in a job or as a deployment."""
+        """Mark a stage as running, in a job or as a deployment.
+
+        Raises:
+            Cancelled: somebody asked the run to end.
+        """
         where = (STAGES.c.run_id == run_id, STAGES.c.name == stage)
         with self._database.write() as connection:
+            if _row(connection, run_id).cancel_requested:
+                raise Cancelled(f"run {run_id} was cancelled")
             row = connection.execute(sa.select(STAGES).where(*where)).one()
             begun = row.started_at or time.time()
             values = {"state": "running", "service": service, "job_id": job_id, "deployment": deployment}
@@ -169,11 +175,17 @@ class Journal:
             return int(connection.execute(newest).scalar() or 0)
 
     def finish(self, run_id: str, error: TunewrightError | None = None) -> None:
-        """End a run: succeeded without an error, cancelled by Cancelled, else failed. The first end counts."""
-        state = _outcome(error)
+        """End a run: succeeded without an error, cancelled by Cancelled, else failed. The first end counts.
+
+        One that somebody cancelled ends as cancelled, whatever else went wrong on its way to that end.
+        """
         with self._database.write() as connection:
-            if RunState(_row(connection, run_id).state).terminal:
+            row = _row(connection, run_id)
+            if RunState(row.state).terminal:
                 return
+            if row.cancel_requested and not isinstance(error, Cancelled):
+                error = Cancelled(f"run {run_id} was cancelled")
+            state = _outcome(error)
             stage = _close_stage(connection, run_id, state)
             failure = None
             if error is not None:
@@ -194,7 +206,7 @@ class Journal:
 
         Raises:
             NotFound: no such run.
-            Conflict: it has ended.
+            Conflict: it has ended, or its model already takes the public name.
         """
         with self._database.write() as connection:
             state = RunState(_row(connection, run_id).state)
@@ -202,6 +214,8 @@ class Journal:
                 raise Conflict(f"run {run_id} has ended: {state.value}")
             if state is RunState.CANCELLING:
                 return
+            if _promotes(connection, run_id):
+                raise Conflict(f"run {run_id} is ending: its model takes the public name")
             connection.execute(RUNS.update().where(RUNS.c.id == run_id).values(cancel_requested=True))
             _change(connection, run_id, RunState.CANCELLING)
 
@@ -275,6 +289,17 @@ class Journal:
         with self._database.read() as connection:
             return sorted({str(name) for name in connection.execute(query).scalars()})
 
+    def deployments_of_others(self, run_id: str) -> set[str]:
+        """Return the names of the deployments that other runs use which have not failed and were not cancelled."""
+        given_up = [RunState.FAILED.value, RunState.CANCELLED.value]
+        query = (
+            sa.select(STAGES.c.deployment)
+            .join(RUNS, RUNS.c.id == STAGES.c.run_id)
+            .where(STAGES.c.run_id != run_id, STAGES.c.deployment.is_not(None), RUNS.c.state.not_in(given_up))
+        )
+        with self._database.read() as connection:
+            return set(connection.execute(query.distinct()).scalars())
+
     def unfinished(self) -> list[str]:
         """Return the ids of all runs that have not ended."""
         query = sa.select(RUNS.c.id).where(RUNS.c.state.in_(_UNFINISHED)).order_by(RUNS.c.created_at)
@@ -300,6 +325,11 @@ def _pause_stage(connection: sa.Connection, run_id: str) -> None:
         told = Event(type="stage", stage=name, message=f"{name}: paused", data={"state": "paused"})
         _append(connection, run_id, told)
     connection.execute(STAGES.update().where(*where).values(state="paused"))
+
+
+def _promotes(connection: sa.Connection, run_id: str) -> bool:
+    query = sa.select(STAGES.c.state).where(STAGES.c.run_id == run_id, STAGES.c.name == "promote")
+    return connection.execute(query).scalar() in {"running", "succeeded"}
 
 
 def _close_stage(connection: sa.Connection, run_id: str, state: RunState) -> str | None:

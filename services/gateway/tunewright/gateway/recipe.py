@@ -28,7 +28,7 @@ SECTIONS: dict[str, type[Message]] = {
     "evaluation": evaluation_pb2.EvaluationSpec,
     "deployment": inference_pb2.DeploymentSpec,
 }
-_KEYS = ["name", "base_model", "base_revision", "data", "stages", *SECTIONS]
+_KEYS = ["name", "base_model", "base_revision", "base_name", "data", "stages", *SECTIONS]
 _OF_A_STAGE = ("dataprep", "training")
 _STAGE_KEYS = ["name", "data", *_OF_A_STAGE]
 _DESCRIPTORS: dict[str, Any] = {name: cls.DESCRIPTOR for name, cls in SECTIONS.items()}
@@ -45,6 +45,8 @@ class Recipe:
     base_model: str
     """Hub id, folder below the import root, or `models/<sha256>`."""
     base_revision: str
+    served_base: str = ""
+    """Name under which the untouched base answers; empty: the recipe's own with `-base`."""
     stages: tuple[TrainingStage, ...]
     """In order; one without a name if the recipe names none."""
     sections: Mapping[str, Message] = field(default_factory=dict)
@@ -82,7 +84,7 @@ class Recipe:
     @property
     def base_name(self) -> str:
         """Name under which the untouched base answers."""
-        return f"{self.name}-base"
+        return self.served_base or f"{self.name}-base"
 
     @property
     def base_ref(self) -> ArtifactRef | None:
@@ -105,6 +107,8 @@ class Recipe:
         document: dict[str, Any] = {"name": self.name, "base_model": self.base_model}
         if self.base_revision:
             document["base_revision"] = self.base_revision
+        if self.served_base:
+            document["base_name"] = self.served_base
         sections = {name: values_of(message) for name, message in self.sections.items()}
         stages = [_stage_document(stage) for stage in self.stages]
         if not self.stages[0].name:
@@ -145,6 +149,7 @@ def parse(document: object) -> Recipe:
         name=_name(values.get("name"), found),
         base_model=_base_model(values.get("base_model"), found),
         base_revision=_text(values.get("base_revision"), "base_revision", found),
+        served_base=_served_base(values.get("base_name"), found),
         stages=stages,
         sections=sections,
     )
@@ -190,6 +195,16 @@ def _base_model(value: object, found: Violations) -> str:
         except InvalidRef as error:
             found.add("base_model", str(error))
     return value.strip()
+
+
+def _served_base(value: object, found: Violations) -> str:
+    """Return the name of the base's deployment: those that end in `-base` are no tuned model's."""
+    if value is None:
+        return ""
+    if not isinstance(value, str) or not NAME.fullmatch(value) or not value.endswith("-base"):
+        found.add("base_name", f"a name that ends in '-base' is expected, found {show(value)}")
+        return ""
+    return value
 
 
 def _text(value: object, path: str, found: Violations) -> str:

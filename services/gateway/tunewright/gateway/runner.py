@@ -262,9 +262,10 @@ class StageRunner:
             raise Interrupted(f"inference has forgotten the deployment {name}; it is asked for again") from error
 
     def _clean_up(self, run_id: str) -> None:
-        """Stop what the run deployed, unless a public name is answered by it."""
+        """Stop what the run deployed, unless a public name is answered by it or another run uses it."""
         aliases = self._aliases.all()
         kept = {alias.deployment for alias in aliases.values()} | {f"{name}-base" for name in aliases}
+        kept |= self.journal.deployments_of_others(run_id)
         for name in self.journal.deployments(run_id):
             if name not in kept:
                 self._undeploy(name)

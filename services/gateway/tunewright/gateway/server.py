@@ -24,6 +24,8 @@ from tunewright.gateway.clients import Rooms
 from tunewright.gateway.database import Database
 from tunewright.gateway.durable import DurableRuns
 from tunewright.gateway.file_records import FileRecords
+from tunewright.gateway.filing import Filing
+from tunewright.gateway.fine_tuning.jobs import FineTuning
 from tunewright.gateway.http.app import create_app
 from tunewright.gateway.http.state import State
 from tunewright.gateway.job_records import JobRecords
@@ -115,6 +117,12 @@ def build(settings: GatewaySettings) -> State:
     routes = Routes(aliases, rooms)
     runner = StageRunner(journal, rooms, aliases, routes, deploy_timeout_seconds=settings.deploy_timeout_seconds)
     runs = DurableRuns(Pipeline(runner), journal, database_url=settings.database_url, executor_id=settings.executor_id)
+    records, jobs = FileRecords(database), JobRecords(database)
+    models = VisibleModels(database, routes, owners)
+    filing = Filing(store=store, records=records, manifests={})
+    fine_tuning = FineTuning(
+        files=filing, records=jobs, views=views, models=models, folder=settings.work_dir / "fine_tuning"
+    )
     return State(
         settings=settings,
         store=store,
@@ -127,11 +135,13 @@ def build(settings: GatewaySettings) -> State:
         runner=runner,
         runs=runs,
         engines=_engines(settings),
-        files=FileRecords(database),
+        files=records,
+        filing=filing,
+        fine_tuning=fine_tuning,
         parts=UploadRecords(database),
         owners=owners,
-        jobs=JobRecords(database),
-        models=VisibleModels(database, routes, owners),
+        jobs=jobs,
+        models=models,
         usage=Usage(database),
     )
 

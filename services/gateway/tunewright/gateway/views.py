@@ -79,6 +79,27 @@ class RunViews:
         with self._database.read() as connection:
             return [_event(row) for row in connection.execute(query)]
 
+    def newest_events(self, run_id: str, limit: int, before: int | None) -> list[dict[str, Any]]:
+        """Return at most `limit` events, newest first, those with a lower sequence number than `before` if given."""
+        query = sa.select(EVENTS).where(EVENTS.c.run_id == run_id).order_by(EVENTS.c.sequence.desc()).limit(limit)
+        if before is not None:
+            query = query.where(EVENTS.c.sequence < before)
+        with self._database.read() as connection:
+            return [_event(row) for row in connection.execute(query)]
+
+    def estimated_finish(self, run_id: str) -> int | None:
+        """Return the Unix time at which the training of a run will end by its own newest estimate, None if unknown."""
+        query = (
+            sa.select(EVENTS.c.time, EVENTS.c.data)
+            .where(EVENTS.c.run_id == run_id, EVENTS.c.stage == "train", EVENTS.c.type == "progress")
+            .order_by(EVENTS.c.sequence.desc())
+            .limit(1)
+        )
+        with self._database.read() as connection:
+            row = connection.execute(query).first()
+        seconds = None if row is None else json.loads(row.data).get("eta_seconds")
+        return None if row is None or seconds is None else int(row.time + seconds)
+
     def state(self, run_id: str) -> str:
         """Return the state of a run.
 
@@ -134,7 +155,7 @@ def _run(row: sa.Row[Any], stages: list[dict[str, Any]]) -> dict[str, Any]:
         "stages": stages,
         "artifacts": {stage["name"]: stage["result"] for stage in stages if "/" in (stage["result"] or "")},
         "model": row.name if row.state == "succeeded" else None,
-        "base_model": f"{row.name}-base",
+        "base_model": json.loads(row.recipe).get("base_name") or f"{row.name}-base",
         "failure": json.loads(row.failure) if row.failure else None,
         "recipe": json.loads(row.recipe),
         "created_at": row.created_at,

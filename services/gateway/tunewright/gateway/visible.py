@@ -8,7 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -94,7 +94,7 @@ class VisibleModels:
 
     def resolve(self, project: str, model: str) -> Route:
         """Return where a project's model answers. Raises ModelNotFound, Unavailable."""
-        return self._routes.resolve(self.get(project, model).served.name)
+        return replace(self._routes.resolve(self.get(project, model).served.name), model=model)
 
     def _read(self, table: dict[str, Served]) -> _Snapshot:
         runs = self._owners.all(RUN)

@@ -165,7 +165,10 @@ async def _on_validation(_request: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, RequestValidationError):
         raise TypeError("not a RequestValidationError") from error
     violations = [
-        Violation(".".join(str(part) for part in item["loc"][1:]) or str(item["loc"][0]), str(item["msg"]))
+        Violation(
+            ".".join(str(part) for part in item["loc"][1:]) or str(item["loc"][0]),
+            str(item["msg"]).removeprefix("Value error, "),
+        )
         for item in error.errors()
     ]
     text = "; ".join(f"{v.field}: {v.description}" for v in violations)

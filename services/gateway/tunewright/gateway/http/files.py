@@ -126,7 +126,7 @@ async def delete_file(request: Request, file_id: str, key: TrainKey) -> JSONResp
 
 def filing(state: State) -> Filing:
     """Return the files of all projects."""
-    return Filing(store=state.store, records=state.files, manifests=state.uploads)
+    return state.filing
 
 
 def scratch(state: State) -> Path:
@@ -212,6 +212,7 @@ def _checked(form: Form) -> tuple[str, int | None]:
 
 def _all_files(state: State, project: str) -> list[dict[str, Any]]:
     files = filing(state)
+    state.fine_tuning.settle_all(project)
     files.remove_expired()
     return files.of_project(project)
 

@@ -7,11 +7,13 @@ from typing import cast
 import httpx
 from starlette.requests import Request
 
-from tunewright.artifacts import Manifest, Store
+from tunewright.artifacts import Store
 from tunewright.gateway.aliases import Aliases
 from tunewright.gateway.clients import Rooms
 from tunewright.gateway.durable import DurableRuns
 from tunewright.gateway.file_records import FileRecords
+from tunewright.gateway.filing import Filing
+from tunewright.gateway.fine_tuning.jobs import FineTuning
 from tunewright.gateway.job_records import JobRecords
 from tunewright.gateway.journal import Journal
 from tunewright.gateway.keys import KeyRing
@@ -42,6 +44,8 @@ class State:
     runs: DurableRuns
     engines: httpx.AsyncClient
     files: FileRecords
+    filing: Filing
+    fine_tuning: FineTuning
     parts: UploadRecords
     owners: Owners
     jobs: JobRecords
@@ -51,8 +55,6 @@ class State:
     stopping: threading.Event = field(default_factory=threading.Event)
     """Set when the gateway drains: streams of events end, readiness is denied."""
     open_completions: int = 0
-    uploads: dict[str, Manifest] = field(default_factory=dict)
-    """Manifests of uploads read before, by id: they never change, and a listing names those that still exist."""
 
 
 def state_of(request: Request) -> State:
