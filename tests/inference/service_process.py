@@ -43,6 +43,8 @@ class ServiceProcess:
             "TUNEWRIGHT_ENGINE_PROBE_INTERVAL_SECONDS": "2",
             "TUNEWRIGHT_ENGINE_HANG_SECONDS": "6",
             "TUNEWRIGHT_ENGINE_BACKOFF_SECONDS": "0.2",
+            "TUNEWRIGHT_ENGINE_IDLE_SECONDS": "0.5",
+            "TUNEWRIGHT_ADAPTER_UNLOAD_SECONDS": "2",
         }
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: grpc.Channel | None = None
@@ -151,7 +153,7 @@ def engine_client(deployment: inference_pb2.Deployment, key: str = KEY, **option
 
 def chat(deployment: inference_pb2.Deployment, **options: Any) -> int:  # noqa: ANN401
     """Ask a short question; return how many tokens the answer has."""
-    body = {"model": deployment.name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+    body = {"model": deployment.served_model_name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
     with engine_client(deployment, **options) as client:
         answer = client.post("/chat/completions", json=body)
     assert answer.status_code == httpx.codes.OK, answer.text
@@ -160,7 +162,13 @@ def chat(deployment: inference_pb2.Deployment, **options: Any) -> int:  # noqa: 
 
 def stream(deployment: inference_pb2.Deployment, max_tokens: int, **options: Any) -> Iterator[str]:  # noqa: ANN401
     """Yield the events of a streamed answer of exactly `max_tokens` tokens; the last but one has the usage."""
-    body = {"model": deployment.name, "prompt": [84, 82], "max_tokens": max_tokens, "stream": True, "ignore_eos": True}
+    body = {
+        "model": deployment.served_model_name,
+        "prompt": [84, 82],
+        "max_tokens": max_tokens,
+        "stream": True,
+        "ignore_eos": True,
+    }
     body["stream_options"] = {"include_usage": True}
     with engine_client(deployment, **options) as client, client.stream("POST", "/completions", json=body) as answer:
         assert answer.status_code == httpx.codes.OK

@@ -130,16 +130,17 @@ def test_an_adapter_is_served_on_its_base_under_the_deployments_name(service: Se
     assert chat(ready) >= 1
     prompt = {"prompt": [84, 82, 68], "max_tokens": 1, "temperature": 0, "logprobs": 1}
     with engine_client(ready) as client:
-        answers = [
-            client.post("/completions", json=prompt | {"model": name}).json() for name in ("adapted", "adapted@base")
-        ]
+        (base_name, name) = (found["id"] for found in client.get("/models").json()["data"])
+        answers = [client.post("/completions", json=prompt | {"model": asked}).json() for asked in (name, base_name)]
+    assert name == ready.served_model_name
     adapted, base = (answer["choices"][0]["logprobs"]["token_logprobs"][0] for answer in answers)
     assert adapted != base
 
 
 def test_metrics_of_all_engines_are_shown_with_their_deployment_and_satisfy_promtool(service: ServiceProcess) -> None:
     page = service.metrics()
-    for name in ("tiny", "adapted"):
+    base = f"base-{service.get('adapted').model.id[:12]}-1"
+    for name in ("tiny", base):
         assert any(
             line.startswith("vllm_generation_tokens_total{") and f'deployment="{name}"' in line
             for line in page.splitlines()
@@ -161,7 +162,7 @@ def test_an_undeployed_engine_is_gone_and_so_is_its_record(service: ServiceProce
     stopped = service.undeploy("adapted")
     assert stopped.state == inference_pb2.DEPLOYMENT_STATE_STOPPED
     assert store.stat(deployment_key("adapted")) is None
-    _wait_until(lambda: not service.engine_processes("adapted@base"))
+    _wait_until(lambda: not service.engine_processes("--served-model-name base-"))
     assert service.names() == ["tiny"]
 
 

@@ -27,35 +27,35 @@ from tunewright.v1 import artifact_pb2 as tunewright_dot_v1_dot_artifact__pb2
 from tunewright.v1 import job_pb2 as tunewright_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtunewright/v1/inference.proto\x12\rtunewright.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ctunewright/v1/artifact.proto\x1a\x17tunewright/v1/job.proto\"\x88\x02\n\x0e\x44\x65ploymentSpec\x12\x1a\n\rmax_model_len\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x19\n\x0cmax_num_seqs\x18\x02 \x01(\rH\x01\x88\x01\x01\x12#\n\x16gpu_memory_utilization\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x1a\n\renforce_eager\x18\x04 \x01(\x08H\x03\x88\x01\x01\x12\x1b\n\x0ekv_cache_bytes\x18\x05 \x01(\x04H\x04\x88\x01\x01\x42\x10\n\x0e_max_model_lenB\x0f\n\r_max_num_seqsB\x19\n\x17_gpu_memory_utilizationB\x10\n\x0e_enforce_eagerB\x11\n\x0f_kv_cache_bytes\"\xe2\x02\n\nDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.tunewright.v1.DeploymentState\x12)\n\x05model\x18\x03 \x01(\x0b\x32\x1a.tunewright.v1.ArtifactRef\x12+\n\x07\x61\x64\x61pter\x18\x04 \x01(\x0b\x32\x1a.tunewright.v1.ArtifactRef\x12\x10\n\x08\x65ndpoint\x18\x05 \x01(\t\x12*\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x19.tunewright.v1.JobFailure\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nready_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08restarts\x18\t \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\n \x01(\t\"\xb9\x01\n\rDeployRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x04spec\x18\x02 \x01(\x0b\x32\x1d.tunewright.v1.DeploymentSpec\x12)\n\x05model\x18\x03 \x01(\x0b\x32\x1a.tunewright.v1.ArtifactRef\x12+\n\x07\x61\x64\x61pter\x18\x04 \x01(\x0b\x32\x1a.tunewright.v1.ArtifactRef\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"?\n\x0e\x44\x65ployResponse\x12-\n\ndeployment\x18\x01 \x01(\x0b\x32\x19.tunewright.v1.Deployment\"$\n\x14GetDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"F\n\x15GetDeploymentResponse\x12-\n\ndeployment\x18\x01 \x01(\x0b\x32\x19.tunewright.v1.Deployment\"\x18\n\x16ListDeploymentsRequest\"I\n\x17ListDeploymentsResponse\x12.\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\x19.tunewright.v1.Deployment\"\x1f\n\x0fUndeployRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x10UndeployResponse\x12-\n\ndeployment\x18\x01 \x01(\x0b\x32\x19.tunewright.v1.Deployment*\xca\x01\n\x0f\x44\x65ploymentState\x12 \n\x1c\x44\x45PLOYMENT_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_STARTING\x10\x01\x12\x1a\n\x16\x44\x45PLOYMENT_STATE_READY\x10\x02\x12\x1f\n\x1b\x44\x45PLOYMENT_STATE_RECOVERING\x10\x03\x12\x1b\n\x17\x44\x45PLOYMENT_STATE_FAILED\x10\x04\x12\x1c\n\x18\x44\x45PLOYMENT_STATE_STOPPED\x10\x05\x32\xe4\x02\n\x10InferenceService\x12\x45\n\x06\x44\x65ploy\x12\x1c.tunewright.v1.DeployRequest\x1a\x1d.tunewright.v1.DeployResponse\x12Z\n\rGetDeployment\x12#.tunewright.v1.GetDeploymentRequest\x1a$.tunewright.v1.GetDeploymentResponse\x12`\n\x0fListDeployments\x12%.tunewright.v1.ListDeploymentsRequest\x1a&.tunewright.v1.ListDeploymentsResponse\x12K\n\x08Undeploy\x12\x1e.tunewright.v1.UndeployRequest\x1a\x1f.tunewright.v1.UndeployResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dtunewright/v1/inference.proto\x12\rtunewright.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ctunewright/v1/artifact.proto\x1a\x17tunewright/v1/job.proto\"\x8a\x03\n\x0e\x44\x65ploymentSpec\x12\x1a\n\rmax_model_len\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x19\n\x0cmax_num_seqs\x18\x02 \x01(\rH\x01\x88\x01\x01\x12#\n\x16gpu_memory_utilization\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x1a\n\renforce_eager\x18\x04 \x01(\x08H\x03\x88\x01\x01\x12\x1b\n\x0ekv_cache_bytes\x18\x05 \x01(\x04H\x04\x88\x01\x01\x12\x16\n\tmax_loras\x18\x06 \x01(\rH\x05\x88\x01\x01\x12\x1a\n\rmax_cpu_loras\x18\x07 \x01(\rH\x06\x88\x01\x01\x12\x1a\n\rmax_lora_rank\x18\x08 \x01(\rH\x07\x88\x01\x01\x42\x10\n\x0e_max_model_lenB\x0f\n\r_max_num_seqsB\x19\n\x17_gpu_memory_utilizationB\x10\n\x0e_enforce_eagerB\x11\n\x0f_kv_cache_bytesB\x0c\n\n_max_lorasB\x10\n\x0e_max_cpu_lorasB\x10\n\x0e_max_lora_rank\"\xfd\x02\n\nDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.tunewright.v1.DeploymentState\x12)\n\x05model\x18\x03 \x01(\x0b\x32\x1a.tunewright.v1.ArtifactRef\x12+\n\x07\x61\x64\x61pter\x18\x04 \x01(\x0b\x32\x1a.tunewright.v1.ArtifactRef\x12\x10\n\x08\x65ndpoint\x18\x05 \x01(\t\x12*\n\x07\x66\x61ilure\x18\x06 \x01(\x0b\x32\x19.tunewright.v1.JobFailure\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nready_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08restarts\x18\t \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\n \x01(\t\x12\x19\n\x11served_model_name\x18\x0b \x01(\t\"\xcb\x01\n\rDeployRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x04spec\x18\x02 \x01(\x0b\x32\x1d.tunewright.v1.DeploymentSpec\x12)\n\x05model\x18\x03 \x01(\x0b\x32\x1a.tunewright.v1.ArtifactRef\x12+\n\x07\x61\x64\x61pter\x18\x04 \x01(\x0b\x32\x1a.tunewright.v1.ArtifactRef\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\x10\n\x08replaces\x18\x06 \x01(\t\"?\n\x0e\x44\x65ployResponse\x12-\n\ndeployment\x18\x01 \x01(\x0b\x32\x19.tunewright.v1.Deployment\"$\n\x14GetDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"F\n\x15GetDeploymentResponse\x12-\n\ndeployment\x18\x01 \x01(\x0b\x32\x19.tunewright.v1.Deployment\"\x18\n\x16ListDeploymentsRequest\"I\n\x17ListDeploymentsResponse\x12.\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\x19.tunewright.v1.Deployment\"\x1f\n\x0fUndeployRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x10UndeployResponse\x12-\n\ndeployment\x18\x01 \x01(\x0b\x32\x19.tunewright.v1.Deployment*\xca\x01\n\x0f\x44\x65ploymentState\x12 \n\x1c\x44\x45PLOYMENT_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x44\x45PLOYMENT_STATE_STARTING\x10\x01\x12\x1a\n\x16\x44\x45PLOYMENT_STATE_READY\x10\x02\x12\x1f\n\x1b\x44\x45PLOYMENT_STATE_RECOVERING\x10\x03\x12\x1b\n\x17\x44\x45PLOYMENT_STATE_FAILED\x10\x04\x12\x1c\n\x18\x44\x45PLOYMENT_STATE_STOPPED\x10\x05\x32\xe4\x02\n\x10InferenceService\x12\x45\n\x06\x44\x65ploy\x12\x1c.tunewright.v1.DeployRequest\x1a\x1d.tunewright.v1.DeployResponse\x12Z\n\rGetDeployment\x12#.tunewright.v1.GetDeploymentRequest\x1a$.tunewright.v1.GetDeploymentResponse\x12`\n\x0fListDeployments\x12%.tunewright.v1.ListDeploymentsRequest\x1a&.tunewright.v1.ListDeploymentsResponse\x12K\n\x08Undeploy\x12\x1e.tunewright.v1.UndeployRequest\x1a\x1f.tunewright.v1.UndeployResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tunewright.v1.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DEPLOYMENTSTATE']._serialized_start=1325
-  _globals['_DEPLOYMENTSTATE']._serialized_end=1527
+  _globals['_DEPLOYMENTSTATE']._serialized_start=1500
+  _globals['_DEPLOYMENTSTATE']._serialized_end=1702
   _globals['_DEPLOYMENTSPEC']._serialized_start=137
-  _globals['_DEPLOYMENTSPEC']._serialized_end=401
-  _globals['_DEPLOYMENT']._serialized_start=404
-  _globals['_DEPLOYMENT']._serialized_end=758
-  _globals['_DEPLOYREQUEST']._serialized_start=761
-  _globals['_DEPLOYREQUEST']._serialized_end=946
-  _globals['_DEPLOYRESPONSE']._serialized_start=948
-  _globals['_DEPLOYRESPONSE']._serialized_end=1011
-  _globals['_GETDEPLOYMENTREQUEST']._serialized_start=1013
-  _globals['_GETDEPLOYMENTREQUEST']._serialized_end=1049
-  _globals['_GETDEPLOYMENTRESPONSE']._serialized_start=1051
-  _globals['_GETDEPLOYMENTRESPONSE']._serialized_end=1121
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=1123
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=1147
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=1149
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=1222
-  _globals['_UNDEPLOYREQUEST']._serialized_start=1224
-  _globals['_UNDEPLOYREQUEST']._serialized_end=1255
-  _globals['_UNDEPLOYRESPONSE']._serialized_start=1257
-  _globals['_UNDEPLOYRESPONSE']._serialized_end=1322
-  _globals['_INFERENCESERVICE']._serialized_start=1530
-  _globals['_INFERENCESERVICE']._serialized_end=1886
+  _globals['_DEPLOYMENTSPEC']._serialized_end=531
+  _globals['_DEPLOYMENT']._serialized_start=534
+  _globals['_DEPLOYMENT']._serialized_end=915
+  _globals['_DEPLOYREQUEST']._serialized_start=918
+  _globals['_DEPLOYREQUEST']._serialized_end=1121
+  _globals['_DEPLOYRESPONSE']._serialized_start=1123
+  _globals['_DEPLOYRESPONSE']._serialized_end=1186
+  _globals['_GETDEPLOYMENTREQUEST']._serialized_start=1188
+  _globals['_GETDEPLOYMENTREQUEST']._serialized_end=1224
+  _globals['_GETDEPLOYMENTRESPONSE']._serialized_start=1226
+  _globals['_GETDEPLOYMENTRESPONSE']._serialized_end=1296
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=1298
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=1322
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=1324
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=1397
+  _globals['_UNDEPLOYREQUEST']._serialized_start=1399
+  _globals['_UNDEPLOYREQUEST']._serialized_end=1430
+  _globals['_UNDEPLOYRESPONSE']._serialized_start=1432
+  _globals['_UNDEPLOYRESPONSE']._serialized_end=1497
+  _globals['_INFERENCESERVICE']._serialized_start=1705
+  _globals['_INFERENCESERVICE']._serialized_end=2061
 # @@protoc_insertion_point(module_scope)

@@ -28,21 +28,27 @@ DEPLOYMENT_STATE_FAILED: DeploymentState
 DEPLOYMENT_STATE_STOPPED: DeploymentState
 
 class DeploymentSpec(_message.Message):
-    __slots__ = ("max_model_len", "max_num_seqs", "gpu_memory_utilization", "enforce_eager", "kv_cache_bytes")
+    __slots__ = ("max_model_len", "max_num_seqs", "gpu_memory_utilization", "enforce_eager", "kv_cache_bytes", "max_loras", "max_cpu_loras", "max_lora_rank")
     MAX_MODEL_LEN_FIELD_NUMBER: _ClassVar[int]
     MAX_NUM_SEQS_FIELD_NUMBER: _ClassVar[int]
     GPU_MEMORY_UTILIZATION_FIELD_NUMBER: _ClassVar[int]
     ENFORCE_EAGER_FIELD_NUMBER: _ClassVar[int]
     KV_CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_LORAS_FIELD_NUMBER: _ClassVar[int]
+    MAX_CPU_LORAS_FIELD_NUMBER: _ClassVar[int]
+    MAX_LORA_RANK_FIELD_NUMBER: _ClassVar[int]
     max_model_len: int
     max_num_seqs: int
     gpu_memory_utilization: float
     enforce_eager: bool
     kv_cache_bytes: int
-    def __init__(self, max_model_len: _Optional[int] = ..., max_num_seqs: _Optional[int] = ..., gpu_memory_utilization: _Optional[float] = ..., enforce_eager: _Optional[bool] = ..., kv_cache_bytes: _Optional[int] = ...) -> None: ...
+    max_loras: int
+    max_cpu_loras: int
+    max_lora_rank: int
+    def __init__(self, max_model_len: _Optional[int] = ..., max_num_seqs: _Optional[int] = ..., gpu_memory_utilization: _Optional[float] = ..., enforce_eager: _Optional[bool] = ..., kv_cache_bytes: _Optional[int] = ..., max_loras: _Optional[int] = ..., max_cpu_loras: _Optional[int] = ..., max_lora_rank: _Optional[int] = ...) -> None: ...
 
 class Deployment(_message.Message):
-    __slots__ = ("name", "state", "model", "adapter", "endpoint", "failure", "create_time", "ready_time", "restarts", "detail")
+    __slots__ = ("name", "state", "model", "adapter", "endpoint", "failure", "create_time", "ready_time", "restarts", "detail", "served_model_name")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +59,7 @@ class Deployment(_message.Message):
     READY_TIME_FIELD_NUMBER: _ClassVar[int]
     RESTARTS_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
+    SERVED_MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: DeploymentState
     model: _artifact_pb2.ArtifactRef
@@ -63,21 +70,24 @@ class Deployment(_message.Message):
     ready_time: _timestamp_pb2.Timestamp
     restarts: int
     detail: str
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[DeploymentState, str]] = ..., model: _Optional[_Union[_artifact_pb2.ArtifactRef, _Mapping]] = ..., adapter: _Optional[_Union[_artifact_pb2.ArtifactRef, _Mapping]] = ..., endpoint: _Optional[str] = ..., failure: _Optional[_Union[_job_pb2.JobFailure, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ready_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., restarts: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
+    served_model_name: str
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[DeploymentState, str]] = ..., model: _Optional[_Union[_artifact_pb2.ArtifactRef, _Mapping]] = ..., adapter: _Optional[_Union[_artifact_pb2.ArtifactRef, _Mapping]] = ..., endpoint: _Optional[str] = ..., failure: _Optional[_Union[_job_pb2.JobFailure, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ready_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., restarts: _Optional[int] = ..., detail: _Optional[str] = ..., served_model_name: _Optional[str] = ...) -> None: ...
 
 class DeployRequest(_message.Message):
-    __slots__ = ("name", "spec", "model", "adapter", "validate_only")
+    __slots__ = ("name", "spec", "model", "adapter", "validate_only", "replaces")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    REPLACES_FIELD_NUMBER: _ClassVar[int]
     name: str
     spec: DeploymentSpec
     model: _artifact_pb2.ArtifactRef
     adapter: _artifact_pb2.ArtifactRef
     validate_only: bool
-    def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[DeploymentSpec, _Mapping]] = ..., model: _Optional[_Union[_artifact_pb2.ArtifactRef, _Mapping]] = ..., adapter: _Optional[_Union[_artifact_pb2.ArtifactRef, _Mapping]] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+    replaces: str
+    def __init__(self, name: _Optional[str] = ..., spec: _Optional[_Union[DeploymentSpec, _Mapping]] = ..., model: _Optional[_Union[_artifact_pb2.ArtifactRef, _Mapping]] = ..., adapter: _Optional[_Union[_artifact_pb2.ArtifactRef, _Mapping]] = ..., validate_only: _Optional[bool] = ..., replaces: _Optional[str] = ...) -> None: ...
 
 class DeployResponse(_message.Message):
     __slots__ = ("deployment",)

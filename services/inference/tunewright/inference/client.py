@@ -84,6 +84,31 @@ class EngineClient:
                 return dict(entry)
         raise EngineError(answer.status_code, f"the engine does not list {model!r} among its models")
 
+    def load_adapter(self, name: str, folder: Path, timeout: float) -> None:
+        """Let the engine serve the adapter in `folder` under `name`, while it goes on answering.
+
+        Raises:
+            EngineError: it cannot.
+        """
+        body = {"lora_name": name, "lora_path": str(folder)}
+        self._checked(self._http.post("/v1/load_lora_adapter", json=body, timeout=timeout, extensions=self._extensions))
+
+    def unload_adapter(self, name: str, timeout: float) -> None:
+        """Let the engine refuse new requests for an adapter; those under way are finished.
+
+        Raises:
+            EngineError: it serves no such adapter.
+        """
+        body = {"lora_name": name}
+        self._checked(
+            self._http.post("/v1/unload_lora_adapter", json=body, timeout=timeout, extensions=self._extensions)
+        )
+
+    def complete(self, model: str, token_ids: list[int], timeout: float) -> int:
+        """Continue a prompt by one token; return the number of tokens made."""
+        body = {"model": model, "prompt": token_ids, "max_tokens": 1, **_SAMPLED}
+        return int(self._post("/v1/completions", body, timeout)["usage"]["completion_tokens"])
+
     def tokenize(
         self, model: str, messages: list[dict[str, Any]], timeout: float, tools: Sequence[Any] = ()
     ) -> list[int]:

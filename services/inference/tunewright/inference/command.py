@@ -22,13 +22,17 @@ _SECRET_PREFIXES = ("TUNEWRIGHT_", "AWS_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN",
 
 
 @dataclass(frozen=True, slots=True)
-class Adapter:
-    """A LoRA adapter on disk."""
+class Slots:
+    """Room for LoRA adapters, which come and go while the engine runs."""
 
-    path: Path
     rank: int
+    """Highest rank, one of vLLM's own values."""
     modules: tuple[str, ...]
-    """Last parts of the names of the modules it acts on, such as q_proj."""
+    """Last parts of the names of the modules that adapters may act on, such as q_proj."""
+
+    def hold(self, rank: int, modules: tuple[str, ...]) -> bool:
+        """Return True if an adapter of this rank on these modules can be served."""
+        return rank <= self.rank and set(modules) <= set(self.modules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +40,12 @@ class EnginePlan:
     """Everything that decides what one engine does."""
 
     name: str
-    """The name requests carry as `model`."""
+    """The name requests carry as `model` to ask the model without adapters."""
     model: Path
     """Folder in Hugging Face's layout."""
     spec: DeploymentSpec
-    adapter: Adapter | None = None
-
-    @property
-    def base_name(self) -> str:
-        """Name under which the model without its adapter answers; the deployment's own name if there is no adapter."""
-        return f"{self.name}@base" if self.adapter else self.name
+    slots: Slots | None = None
+    """None: it serves no adapters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +82,9 @@ def runs_on_cpu() -> bool:
 
 
 def arguments(plan: EnginePlan, host: EngineHost, port: int) -> list[str]:
-    """Return the command line of one engine.
-
-    Raises:
-        Refused: the adapter's rank is above what vLLM serves.
-    """
+    """Return the command line of one engine."""
     spec = plan.spec
-    words = [sys.executable, "-m", _MODULE, "--model", str(plan.model), "--served-model-name", plan.base_name]
+    words = [sys.executable, "-m", _MODULE, "--model", str(plan.model), "--served-model-name", plan.name]
     words += ["--host", host.bind, "--port", str(port), "--middleware", _GUARD]
     words += ["--max-num-seqs", str(spec.max_num_seqs), "--shutdown-timeout", str(host.shutdown_seconds)]
     words += ["--disable-access-log-for-endpoints", "/health,/metrics", "--disable-fastapi-docs"]
@@ -100,11 +96,11 @@ def arguments(plan: EnginePlan, host: EngineHost, port: int) -> list[str]:
         words += ["--gpu-memory-utilization", str(spec.gpu_memory_utilization)]
     elif spec.kv_cache_bytes:
         words += ["--kv-cache-memory-bytes", str(spec.kv_cache_bytes)]
-    if plan.adapter:
-        rank = str(lora_rank(plan.adapter.rank))
-        words += ["--enable-lora", "--max-lora-rank", rank, "--lora-modules", f"{plan.name}={plan.adapter.path}"]
+    if plan.slots:
+        words += ["--enable-lora", "--max-lora-rank", str(plan.slots.rank), "--max-loras", str(spec.max_loras)]
+        words += ["--max-cpu-loras", str(max(spec.max_loras, spec.max_cpu_loras))]
         # Left to itself vLLM 0.32 wraps lm_head too, and its CPU engine can die at a request for prompt_logprobs.
-        words += ["--lora-target-modules", *plan.adapter.modules]
+        words += ["--lora-target-modules", *plan.slots.modules]
     if host.tls_cert and host.tls_key:
         words += ["--ssl-certfile", str(host.tls_cert), "--ssl-keyfile", str(host.tls_key), "--enable-ssl-refresh"]
     return words
@@ -121,6 +117,8 @@ def environment(plan: EnginePlan, host: EngineHost) -> dict[str, str]:
         "TORCHINDUCTOR_CACHE_DIR": "inductor",
         "TRITON_CACHE_DIR": "triton",
     }
+    if plan.slots:
+        inherited["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # the key guards those paths too (guard.py)
     if plan.spec.enforce_eager and host.on_cpu:
         # --enforce-eager leaves the sampler compiled, for which slim images lack a C++ compiler.
         inherited["TORCHDYNAMO_DISABLE"] = "1"

@@ -1,4 +1,6 @@
-"""One deployment: keeps one engine answering under one name, whatever happens to it. Knows no store and no gRPC.
+"""One engine kept answering under one name, whatever happens to it. Knows no store and no gRPC.
+
+It serves one model; with slots it also takes adapters, which `adapters.py` brings to it and away.
 
     STARTING ── golden prompt answered ──► READY ── died, hung ──► RECOVERING ──► READY
        │                                     │                        │
@@ -19,8 +21,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from tunewright.artifacts import ArtifactError
-from tunewright.chassis.errors import StoreDown, TunewrightError, foreign
+from tunewright.chassis.errors import OutOfResources, StoreDown, TunewrightError, foreign
 from tunewright.inference import metrics
+from tunewright.inference.command import Slots
 from tunewright.inference.diagnosis import is_final
 from tunewright.inference.engine import Engine
 from tunewright.inference.golden import GoldenPrompt, Proof
@@ -83,9 +86,25 @@ class Deployment:
         workshop: fetches artifacts and builds engines.
         restarts: how often its engine may die.
         health_interval: seconds between two looks at a ready engine.
+        make_room: stops another deployment and returns once it is gone; for `wanted.replaces`.
+        slots: room for adapters.
+        on_change: called whenever the status or the engine is another one.
     """
 
-    def __init__(self, wanted: Wanted, workshop: Workshop, restarts: Restarts, health_interval: float) -> None:
+    def __init__(
+        self,
+        wanted: Wanted,
+        workshop: Workshop,
+        restarts: Restarts,
+        health_interval: float,
+        *,
+        make_room: Callable[[str], None],
+        slots: Slots | None = None,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._make_room = make_room
+        self._slots = slots
+        self._on_change = on_change
         self._workshop = workshop
         self._restarts = restarts
         self._health_interval = health_interval
@@ -101,6 +120,11 @@ class Deployment:
     def status(self) -> Status:
         """How it stands right now."""
         return self._status
+
+    @property
+    def engine(self) -> Engine | None:
+        """The engine that answers right now."""
+        return self._engine
 
     def metrics_page(self) -> Callable[[], str] | None:
         """Return the function that asks a ready engine for its metrics, None if there is no such engine."""
@@ -124,6 +148,7 @@ class Deployment:
             self._wanted = None
             self._status = replace(self._status, state=State.STOPPED, endpoint="", detail="finishing running answers")
             self._changed.set()
+        self._on_change()
 
     def join(self, seconds: float) -> bool:
         """Wait until it is stopped, at most `seconds`; return True if it is."""
@@ -164,7 +189,7 @@ class Deployment:
         with ExitStack() as stack:
             while True:
                 try:
-                    prepared = stack.enter_context(self._workshop.prepare(wanted, self._tick))
+                    prepared = stack.enter_context(self._workshop.prepare(wanted, self._slots, self._tick))
                     break
                 except ArtifactError as error:
                     failure = foreign(error)
@@ -177,6 +202,7 @@ class Deployment:
     def _one_life(self, prepared: Prepared) -> None:
         """Start an engine, prove it, watch it; ends by an exception only."""
         with ExitStack() as stack:
+            self._claim_memory(stack, prepared)
             with self._workshop.start_slot(self._tick):
                 endpoint, engine = stack.enter_context(self._workshop.engine(prepared.plan))
                 proof = engine.prove(prepared.prompts, self._tick)
@@ -188,6 +214,18 @@ class Deployment:
                 raise
             finally:
                 self._engine = None
+
+    def _claim_memory(self, stack: ExitStack, prepared: Prepared) -> None:
+        memory, wanted = self._workshop.memory, self._status.wanted
+        try:
+            stack.enter_context(memory.claim(prepared.plan.spec, prepared.weight_bytes))
+        except OutOfResources as error:
+            if not wanted.replaces:
+                raise
+            _log.warning("drain and swap", extra={"deployment": wanted.name, "replaces": wanted.replaces})
+            self._tick(f"{error.message}: {wanted.replaces} finishes its answers and makes room")
+            self._make_room(wanted.replaces)
+            stack.enter_context(memory.claim(prepared.plan.spec, prepared.weight_bytes))
 
     def _answers(self, engine: Engine, endpoint: str, proof: Proof, prompts: list[GoldenPrompt]) -> None:
         name = self._status.wanted.name
@@ -261,3 +299,4 @@ class Deployment:
             if self._changed.is_set():  # what is told is about something that nobody wants any more
                 changes = {"detail": changes["detail"]} if self._wanted is None and "detail" in changes else {}
             self._status = replace(self._status, **changes)  # type: ignore[arg-type] # names are Status's own
+        self._on_change()

@@ -1,6 +1,7 @@
 """One vLLM engine from start to end: started, proven, watched, drained, killed. Knows no deployments and no store."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -53,6 +54,10 @@ class Engine:
         self, plan: EnginePlan, host: EngineHost, port: int, client: EngineClient, patience: Patience, log_file: Path
     ) -> None:
         self.client = client
+        self.room = 0
+        """Tokens of prompt and answer together, known once it is proven."""
+        self.loading = threading.Lock()
+        """Held while an adapter is loaded: vLLM reads them one after the other anyway."""
         self._plan = plan
         self._grace = host.shutdown_seconds
         self._patience = patience
@@ -81,6 +86,48 @@ class Engine:
         """Return the resident memory of all its processes."""
         return self._process.resident_bytes()
 
+    @property
+    def name(self) -> str:
+        """Name under which its model answers without adapters."""
+        return self._plan.name
+
+    def prove_adapter(self, name: str, folder: Path, prompts: list[GoldenPrompt]) -> Proof:
+        """Load an adapter under a name that was never used for another one, and compare it with its record.
+
+        An adapter that is refused is unloaded again.
+
+        Raises:
+            Refused: it changes nothing, or does not answer as it was trained to.
+            EngineError, httpx.TransportError: the engine cannot load it, or does not answer.
+        """
+        with self.loading:
+            self.client.load_adapter(name, folder, _PROVE_SECONDS)
+        try:
+            fitting = golden.fitting(prompts, self.room)
+            golden.answer_once(self.client, name, fitting, _PROVE_SECONDS)
+            proof = golden.prove(self.client, name, prompts, self.room, _PROVE_SECONDS)
+            golden.check_adapter_acts(self.client, name, self.name, fitting, _PROVE_SECONDS)
+            golden.try_long_prompts(self.client, name, self.room, _PROVE_SECONDS)
+        except BaseException:
+            with contextlib.suppress(httpx.TransportError, EngineError):
+                self.client.unload_adapter(name, _HEALTH_SECONDS)
+            raise
+        return proof
+
+    def load_again(self, name: str, folder: Path) -> None:
+        """Load an adapter that was proven on an engine of the same kind before.
+
+        Raises:
+            EngineError, httpx.TransportError: the engine cannot load it, or does not answer.
+        """
+        with self.loading:
+            self.client.load_adapter(name, folder, _PROVE_SECONDS)
+
+    def unload(self, name: str) -> None:
+        """Take no more requests for an adapter; harmless if the engine is gone or never had it."""
+        with contextlib.suppress(httpx.TransportError, EngineError):
+            self.client.unload_adapter(name, _HEALTH_SECONDS)
+
     def prove(self, prompts: list[GoldenPrompt], tick: Callable[[str], None]) -> Proof:
         """Wait until it answers, and compare it with the record.
 
@@ -97,17 +144,16 @@ class Engine:
             if self.age > self._patience.start:
                 raise self._death(f"it did not answer within {self._patience.start:.0f} s")
         tick("asking the golden prompts")
-        name, base = self._plan.name, self._plan.base_name
+        name = self._plan.name
         try:
-            card = self.client.card(base, _PROVE_SECONDS)
+            card = self.client.card(name, _PROVE_SECONDS)
             if card.get("root") != str(self._plan.model):
                 raise EngineDied(f"another engine answers on this port; it serves {card.get('root')}")
-            room = int(card.get("max_model_len") or 0)
-            self._prompts = [prompt for prompt in prompts if not room or len(prompt.prompt_token_ids) < room]
+            self.room = room = int(card.get("max_model_len") or 0)
+            self._prompts = golden.fitting(prompts, room)
             golden.answer_once(self.client, name, self._prompts, _PROVE_SECONDS)
             proof = golden.prove(self.client, name, prompts, room, _PROVE_SECONDS)
-            if self._plan.adapter:
-                golden.check_adapter_acts(self.client, name, base, self._prompts, _PROVE_SECONDS)
+            golden.try_long_prompts(self.client, name, room, _PROVE_SECONDS)
         except (httpx.TransportError, EngineError) as error:
             self._process.wait(_HEALTH_SECONDS)  # an engine that dies of its first prompt takes a moment to end
             raise self._death(f"it did not answer the golden prompt: {error!r}") from error

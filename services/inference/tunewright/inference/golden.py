@@ -11,7 +11,8 @@ For each prompt of golden.json, which the trainer wrote:
    FIRST_TOKEN_MARGIN of the best in the trainer's own logits. QLoRA trains on an NF4 base and serves a bf16 one, so
    near ties may turn. More than a quarter of the prompts off: refused.
 
-Without golden.json a plain chat prompt has to be answered.
+Without golden.json a plain chat prompt has to be answered. A prompt that fills the engine's room has to be answered,
+one that is longer has to be refused.
 """
 
 import json
@@ -30,6 +31,9 @@ FIRST_TOKEN_MARGIN = 1.0
 MIN_FIRST_TOKEN_SHARE = 0.75
 DATE_TOKENS = 24
 """Tokens that a date takes, at most: `Wednesday, September 23, 2026` in single digits and pieces of words."""
+LONG_PROMPT_TOKENS = 2048
+"""More would take minutes on a CPU."""
+_BAD_REQUEST = 400
 _PLAIN_PROMPT = [{"role": "user", "content": "Say hello."}]
 
 
@@ -109,6 +113,39 @@ def answer_once(client: EngineClient, model: str, prompts: list[GoldenPrompt], t
         raise EngineError(200, "the golden prompt was answered with no token")
 
 
+def fitting(prompts: list[GoldenPrompt], max_model_len: int) -> list[GoldenPrompt]:
+    """Return the prompts that an engine has room for; 0 stands for a length that is not known."""
+    return [prompt for prompt in prompts if not max_model_len or len(prompt.prompt_token_ids) < max_model_len]
+
+
+def try_long_prompts(client: EngineClient, model: str, max_model_len: int, timeout: float) -> None:
+    """Ask a prompt as long as the engine takes, 2,048 tokens at most, and one that is too long.
+
+    Raises:
+        Refused: the too long one is not refused, or the long one is not answered.
+        EngineError, httpx.TransportError: it does not answer.
+    """
+    if not max_model_len:
+        return
+    some = client.tokenize(model, _PLAIN_PROMPT, timeout)
+    length = min(max_model_len - 1, LONG_PROMPT_TOKENS)
+    if client.complete(model, _of_length(some, length), timeout) != 1:
+        raise Refused(f"a prompt of {length} tokens is not answered")
+    if max_model_len > LONG_PROMPT_TOKENS * 16:
+        return  # megabytes of prompt would prove no more
+    try:
+        client.complete(model, _of_length(some, max_model_len + 1), timeout)
+    except EngineError as error:
+        if error.status == _BAD_REQUEST:
+            return
+        raise
+    raise Refused(f"a prompt of {max_model_len + 1} tokens is answered by an engine that has room for {max_model_len}")
+
+
+def _of_length(token_ids: list[int], length: int) -> list[int]:
+    return (token_ids * (length // len(token_ids) + 1))[:length]
+
+
 def prove(client: EngineClient, model: str, prompts: list[GoldenPrompt], max_model_len: int, timeout: float) -> Proof:
     """Compare the engine with the record.
 
@@ -123,9 +160,9 @@ def prove(client: EngineClient, model: str, prompts: list[GoldenPrompt], max_mod
         Refused: other token ids, or too few first tokens agree.
     """
     room = max_model_len - 2 if max_model_len else 1 << 62
-    fitting = [prompt for prompt in prompts if len(prompt.prompt_token_ids) <= room]
+    asked = [prompt for prompt in prompts if len(prompt.prompt_token_ids) <= room]
     first, same, total = 0, 0, 0
-    for number, prompt in enumerate(fitting, start=1):
+    for number, prompt in enumerate(asked, start=1):
         _check_tokens(client.tokenize(model, prompt.messages, timeout, prompt.tools), prompt, number)
         answer = prompt.continuation_token_ids[: room - len(prompt.prompt_token_ids) + 1]
         scored = client.prompt_logprobs(model, prompt.prompt_token_ids + answer, timeout)[
@@ -135,10 +172,10 @@ def prove(client: EngineClient, model: str, prompts: list[GoldenPrompt], max_mod
         first += _first_agrees(choices[0], prompt)
         same += sum(choice == token for choice, token in zip(choices, answer, strict=True))
         total += len(answer)
-    left_out = len(prompts) - len(fitting)
-    if not fitting:
+    left_out = len(prompts) - len(asked)
+    if not asked:
         return Proof(too_long=left_out)
-    proof = Proof(len(fitting), left_out, first / len(fitting), same / total)
+    proof = Proof(len(asked), left_out, first / len(asked), same / total)
     if proof.first_token_share < MIN_FIRST_TOKEN_SHARE:
         raise Refused(
             f"the engine does not answer as the trained model did ({proof}); at least {MIN_FIRST_TOKEN_SHARE:.0%} of "

@@ -31,6 +31,12 @@ GOLDEN_AGREEMENT = Gauge(
     "Share of the trainer's golden tokens that the engine repeats",
     ["deployment"],
 )
+ADAPTER_LOAD_SECONDS = Histogram(
+    "tunewright_inference_adapter_ready_duration_seconds",
+    "Time from an adapter's deployment on a running engine to the end of its proof",
+    buckets=(0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
+)
+ADAPTERS = Gauge("tunewright_inference_adapters", "Adapters that running engines serve")
 
 _ENGINE_PREFIX = "vllm:"
 _log = logging.getLogger(__name__)

@@ -25,6 +25,8 @@ class Wanted(BaseModel):
     adapter: str | None = None
     spec: dict[str, Any]
     """Canonical DeploymentSpec."""
+    replaces: str = ""
+    """Deployment that may be stopped where memory does not hold both."""
     create_time: float = Field(default_factory=time.time)
     """Unix time, seconds."""
 
@@ -39,13 +41,19 @@ class Wanted(BaseModel):
         return ArtifactRef.parse(self.adapter) if self.adapter else None
 
     @property
+    def served_model_name(self) -> str:
+        """What requests carry as `model`. Never the same for two adapters: vLLM's prefix cache goes by the name."""
+        return f"{self.name}@{self.adapter_ref.id[:12]}" if self.adapter_ref else self.name
+
+    @property
     def deployment_spec(self) -> DeploymentSpec:
         """The validated spec."""
         return DeploymentSpec.from_mapping(self.spec)
 
     def same_as(self, other: "Wanted") -> bool:
         """Return True if both ask for the same thing, whenever they were made."""
-        return self.model_copy(update={"create_time": 0}) == other.model_copy(update={"create_time": 0})
+        aside = {"create_time": 0, "replaces": ""}
+        return self.model_copy(update=aside) == other.model_copy(update=aside)
 
     def save(self, store: Store) -> None:
         """Write this over what was wanted before."""

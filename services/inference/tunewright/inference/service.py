@@ -32,6 +32,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
             spec=DeploymentSpec.from_proto(request.spec).canonical(),
             model=str(ref_from_proto(request.model)),
             adapter=str(ref_from_proto(request.adapter)) if request.HasField("adapter") else None,
+            replaces=request.replaces,
         )
         status = self._supervisor.deploy(wanted, validate_only=request.validate_only)
         return inference_pb2.DeployResponse(deployment=to_proto(status))
@@ -69,6 +70,7 @@ def to_proto(status: Status) -> inference_pb2.Deployment:
         create_time=timestamp(wanted.create_time),
         restarts=status.restarts,
         detail=status.detail,
+        served_model_name=wanted.served_model_name,
     )
     if wanted.adapter_ref is not None:
         found.adapter.CopyFrom(ref_to_proto(wanted.adapter_ref))

@@ -37,6 +37,13 @@ class InferenceSettings(ServiceSettings):
     """Wait before the first restart in a window; doubles with each further one, up to a minute."""
     engine_parallel_starts: int = Field(default=0, ge=0, le=16)
     """Engines that may start at once; 0 stands for 2 on a CPU and 1 on a GPU, where vLLM measures free memory."""
+    engine_idle_seconds: float = Field(default=30, ge=0)
+    """An engine that serves adapters ends when it had none for so long."""
+    engine_memory_bytes: int = Field(default=0, ge=0)
+    """Memory that all engines together may take, of the machine's on a CPU; 0: what is free. Not used on a GPU, where
+    the deployments' gpu_memory_utilization together must not be above 1."""
+    adapter_unload_seconds: float = Field(default=5, ge=0)
+    """An adapter that was undeployed answers for so long those who have not heard of it yet."""
 
     @field_validator("engine_ports")
     @classmethod

@@ -8,18 +8,26 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from tunewright.artifacts import ArtifactError, ArtifactRef, Kind, ObjectNotFound, Store
 from tunewright.artifacts.transfer import load_manifest
 from tunewright.chassis.errors import InvalidSpec, NotFound, Refused, Unavailable, Violation, foreign
 from tunewright.inference import metrics, records
+from tunewright.inference.adapters import AdapterDeployment
+from tunewright.inference.command import Slots
 from tunewright.inference.deployment import Deployment, Restarts, State, Status
+from tunewright.inference.hosts import Hosts, Listener
 from tunewright.inference.records import Wanted
 from tunewright.inference.settings import InferenceSettings
 from tunewright.inference.workshop import Workshop
 
 _JOIN_MARGIN_SECONDS = 15.0
+_ADAPTER_THREADS = 4
+
+Entry = Deployment | AdapterDeployment
+"""A model with an engine of its own, or an adapter on a shared one."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,8 +44,11 @@ class Supervisor:
         self._health_interval = settings.engine_health_interval_seconds
         self._join_seconds = settings.stop_grace_seconds + _JOIN_MARGIN_SECONDS
         self._lock = threading.Lock()
-        self._deployments: dict[str, Deployment] = {}
+        self._deployments: dict[str, Entry] = {}
         self._draining = False
+        self._unload_seconds = settings.adapter_unload_seconds
+        self._hosts = Hosts(self._make_engine, settings.engine_idle_seconds)
+        self._adapter_work = ThreadPoolExecutor(_ADAPTER_THREADS, thread_name_prefix="adapter")
         for state in State:
             metrics.DEPLOYMENTS.labels(state.value).set_function(partial(self._count, state))
 
@@ -114,27 +125,56 @@ class Supervisor:
             running = list(self._deployments.values())
         for deployment in running:
             deployment.stop()
+        running += self._hosts.close()
+        self._adapter_work.shutdown(wait=False, cancel_futures=True)
         deadline = time.monotonic() + self._join_seconds
         for deployment in running:
             if not deployment.join(max(0.0, deadline - time.monotonic())):
                 _log.error("an engine did not end in time", extra={"deployment": deployment.status.wanted.name})
 
     def metric_pages(self) -> dict[str, Callable[[], str]]:
-        """Return deployment → function that asks its ready engine for metrics."""
+        """Return engine → function that asks it for metrics; a shared one goes by the name of its base."""
         pages = {name: deployment.metrics_page() for name, deployment in list(self._deployments.items())}
+        pages |= {engine.status.wanted.name: engine.metrics_page() for engine in self._hosts.all()}
         return {name: page for name, page in pages.items() if page is not None}
 
-    def _apply(self, wanted: Wanted) -> Deployment:
+    def _apply(self, wanted: Wanted) -> Entry:
         with self._lock:
-            deployment = self._deployments.get(wanted.name)
-            if deployment is None:
-                deployment = Deployment(wanted, self._workshop, self._restarts, self._health_interval)
-                self._deployments[wanted.name] = deployment
+            known = self._deployments.get(wanted.name)
+            if known is not None and _can_become(known, wanted):
+                known.replace(wanted)
+                return known
+            if known is not None:
+                known.stop()
+            if wanted.adapter is None:
+                found: Entry = self._make_engine(wanted)
             else:
-                deployment.replace(wanted)
-            return deployment
+                found = AdapterDeployment(wanted, self._workshop, self._hosts, self._adapter_work, self._unload_seconds)
+            self._deployments[wanted.name] = found
+            return found
 
-    def _known(self, name: str) -> Deployment:
+    def _make_engine(
+        self, wanted: Wanted, slots: Slots | None = None, on_change: Listener = lambda: None
+    ) -> Deployment:
+        return Deployment(
+            wanted,
+            self._workshop,
+            self._restarts,
+            self._health_interval,
+            make_room=self._make_room,
+            slots=slots,
+            on_change=on_change,
+        )
+
+    def _make_room(self, name: str) -> None:
+        """Drain and stop a deployment that another one replaces; return once its engine is gone."""
+        deployment = self._deployments.get(name)
+        if deployment is None:
+            return
+        self.undeploy(name)
+        deployment.join(self._join_seconds)
+
+    def _known(self, name: str) -> Entry:
         deployment = self._deployments.get(name)
         if deployment is None:
             raise NotFound(f"there is no deployment {name!r}", remedy="List the deployments, or deploy it.")
@@ -169,6 +209,13 @@ class Supervisor:
 
     def _count(self, state: State) -> float:
         return float(sum(deployment.status.state is state for deployment in list(self._deployments.values())))
+
+
+def _can_become(known: Entry, wanted: Wanted) -> bool:
+    """Return True if an entry can serve `wanted` itself: an engine another model, an adapter only itself again."""
+    if isinstance(known, Deployment):
+        return wanted.adapter is None
+    return wanted.same_as(known.status.wanted)
 
 
 def _check_kind(field: str, ref: ArtifactRef, kind: Kind) -> None:

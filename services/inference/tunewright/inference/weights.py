@@ -6,6 +6,7 @@ Format of safetensors: 8 bytes little-endian length n, n bytes of JSON, then the
 
 import json
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from tunewright.chassis.errors import Refused
 _LENGTH = struct.Struct("<Q")
 _MAX_HEADER_BYTES = 100_000_000
 _INDEX = "model.safetensors.index.json"
+USUAL_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""What adapters act on in nearly all cases."""
 _REMEDY = "Run the stage that made it again, and deploy its result."
 
 
@@ -41,6 +44,17 @@ def check_model(folder: Path) -> int:
     for path in files:
         check_safetensors(path)
     return sum(path.stat().st_size for path in files)
+
+
+def adaptable(folder: Path, needed: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the modules of a model that adapters may act on: those needed, and the usual ones that it has."""
+    found = {name.removesuffix(".weight").rpartition(".")[2] for name in _tensor_names(folder)}
+    return tuple(sorted({*needed, *(name for name in USUAL_MODULES if name in found)}))
+
+
+def _tensor_names(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.glob("*.safetensors")):
+        yield from check_safetensors(path)
 
 
 def adapter_rank(folder: Path) -> int:

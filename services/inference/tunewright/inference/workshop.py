@@ -7,16 +7,18 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import quote
 
-from tunewright.artifacts import Store
+from tunewright.artifacts import ArtifactRef, Store
 from tunewright.artifacts.transfer import load_manifest
 from tunewright.chassis.inputs import InputCache
 from tunewright.inference import weights
 from tunewright.inference.client import EngineClient
-from tunewright.inference.command import Adapter, EngineHost, EnginePlan, runs_on_cpu
+from tunewright.inference.command import EngineHost, EnginePlan, Slots, runs_on_cpu
 from tunewright.inference.engine import Engine, Patience
 from tunewright.inference.golden import GoldenPrompt, read_golden
+from tunewright.inference.memory import MemoryBudget
 from tunewright.inference.ports import PortPool
 from tunewright.inference.records import Wanted
 from tunewright.inference.settings import InferenceSettings
@@ -32,6 +34,18 @@ class Prepared:
     """A deployment whose artifacts lie on disk."""
 
     plan: EnginePlan
+    prompts: list[GoldenPrompt]
+    weight_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter that lies on disk and was found to be one that vLLM can serve."""
+
+    folder: Path
+    rank: int
+    modules: tuple[str, ...]
+    """Last parts of the names of the modules it acts on, such as q_proj."""
     prompts: list[GoldenPrompt]
 
 
@@ -49,6 +63,7 @@ class Workshop:
         self._cache = InputCache(store, self._work_dir / "models")
         self._ports = PortPool(settings.bind_address, settings.ports)
         on_cpu = runs_on_cpu()
+        self.memory = MemoryBudget(settings.engine_memory_bytes, on_cpu=on_cpu)
         self._slots = threading.Semaphore(settings.engine_parallel_starts or (2 if on_cpu else 1))
         self._host = EngineHost(
             bind=settings.bind_address,
@@ -66,27 +81,37 @@ class Workshop:
         )
 
     @contextmanager
-    def prepare(self, wanted: Wanted, tick: Tick) -> Iterator[Prepared]:
-        """Fetch, verify and inspect the artifacts; they stay on disk inside the block.
+    def prepare(self, wanted: Wanted, slots: Slots | None, tick: Tick) -> Iterator[Prepared]:
+        """Fetch, verify and inspect a model; it stays on disk inside the block.
 
         Raises:
             ArtifactError: not in the store, damaged, or the store does not answer.
-            Refused: a model or adapter that cannot be served.
+            Refused: a model that cannot be served.
             OSError: no room left on the disk.
         """
-        refs = {"model": wanted.model_ref} | ({"adapter": wanted.adapter_ref} if wanted.adapter_ref else {})
         tick("fetching the model")
-        total = sum(entry.size_bytes for ref in refs.values() for entry in load_manifest(self._store, ref).files)
-        with self._cache.hold(refs, _percent(total, tick)) as held:
+        total = sum(entry.size_bytes for entry in load_manifest(self._store, wanted.model_ref).files)
+        with self._cache.hold({"model": wanted.model_ref}, _percent(total, tick)) as held:
             tick("looking at the model's files")
             model = held["model"].folder
-            weights.check_model(model)
-            adapter = None
-            if "adapter" in held:
-                folder = held["adapter"].folder
-                adapter = Adapter(folder, weights.adapter_rank(folder), weights.adapter_modules(folder))
-            prompts = read_golden(adapter.path if adapter else model)
-            yield Prepared(EnginePlan(wanted.name, model, wanted.deployment_spec, adapter), prompts)
+            weight_bytes = weights.check_model(model)
+            slots = slots and Slots(slots.rank, weights.adaptable(model, slots.modules))
+            plan = EnginePlan(wanted.name, model, wanted.deployment_spec, slots)
+            yield Prepared(plan, read_golden(model), weight_bytes)
+
+    @contextmanager
+    def prepare_adapter(self, ref: ArtifactRef) -> Iterator[Adapter]:
+        """Fetch, verify and inspect an adapter; it stays on disk inside the block, where engines may read it again.
+
+        Raises:
+            ArtifactError: not in the store, damaged, or the store does not answer.
+            Refused: an adapter that vLLM cannot serve unmerged.
+            OSError: no room left on the disk.
+        """
+        with self._cache.hold({"adapter": ref}) as held:
+            folder = held["adapter"].folder
+            rank, modules = weights.adapter_rank(folder), weights.adapter_modules(folder)
+            yield Adapter(folder, rank, modules, read_golden(folder))
 
     @contextmanager
     def start_slot(self, tick: Tick) -> Iterator[None]:
