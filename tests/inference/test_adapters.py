@@ -75,8 +75,11 @@ def test_many_adapters_share_one_engine_and_each_says_its_own_secret(
 
 
 def test_adapters_come_and_go_under_load_and_no_answer_fails_or_is_mixed_up(
-    adapter_service: ServiceProcess, served: list[inference_pb2.Deployment], adapters: Adapters, refs: dict[str, ArtifactRef]
-) -> None:  # fmt: skip
+    adapter_service: ServiceProcess,
+    served: list[inference_pb2.Deployment],
+    adapters: Adapters,
+    refs: dict[str, ArtifactRef],
+) -> None:
     assert served
     outcome = swap_under_load(adapter_service, refs["golden"], adapters, swaps=20)
     assert outcome.failed == []
