@@ -141,6 +141,36 @@ USAGE = sa.Table(
     sa.Column("input_tokens", sa.BigInteger, nullable=False),
     sa.Column("output_tokens", sa.BigInteger, nullable=False),
 )
+VERSIONS = sa.Table(
+    "gateway_versions",
+    _METADATA,
+    sa.Column("alias", sa.String(64), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("deployment", sa.String(128), nullable=False),
+    sa.Column("model", sa.String(128), nullable=False),
+    sa.Column("adapter", sa.String(128)),
+    sa.Column("spec", sa.Text, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("weight", sa.Float, nullable=False),
+    sa.Column("rules", sa.Text, nullable=False),
+    sa.Column("live", sa.Boolean, nullable=False, index=True),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("changed_at", sa.Float, nullable=False),
+    sa.Column("served_at", sa.Float),
+)
+CHANGES = sa.Table(
+    "gateway_alias_changes",
+    _METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("alias", sa.String(64), nullable=False, index=True),
+    sa.Column("time", sa.Float, nullable=False),
+    sa.Column("action", sa.String(32), nullable=False),
+    sa.Column("version", sa.Integer),
+    sa.Column("who", sa.String(128), nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("data", sa.Text, nullable=False),
+)
 
 
 class Database:

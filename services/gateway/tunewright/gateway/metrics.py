@@ -21,7 +21,29 @@ FIRST_BYTE_SECONDS = Histogram(
     "Time from a chat or completion request to the first byte of the engine's answer",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+VERSION_REQUESTS = Counter(
+    "tunewright_version_requests_total", "Answers of a version of a public name", ["alias", "version", "outcome"]
+)
+VERSION_TTFT_SECONDS = Histogram(
+    "tunewright_version_first_token_seconds",
+    "Time from a request to the first piece of a streamed answer",
+    ["alias", "version"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+VERSION_TOKEN_SECONDS = Histogram(
+    "tunewright_version_token_seconds",
+    "Mean time between two pieces of a streamed answer",
+    ["alias", "version"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1),
+)
 UPLOADED = Counter("tunewright_uploaded_bytes_total", "Bytes of files taken")
+
+
+def forget_version(alias: str, version: str) -> None:
+    """Drop the series of a version that is gone."""
+    labels = {"alias": alias, "version": version}
+    for metric in (VERSION_REQUESTS, VERSION_TTFT_SECONDS, VERSION_TOKEN_SECONDS):
+        metric.remove_by_labels(labels)
 
 
 class RunsCollector(Collector):

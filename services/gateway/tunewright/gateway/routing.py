@@ -3,10 +3,12 @@
 Counts the answers under way on each deployment, so that one that was replaced can finish them. Knows nothing of HTTP.
 """
 
+import hashlib
+import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,6 +16,7 @@ from tunewright.chassis.errors import NotFound, Unavailable
 from tunewright.chassis.records import ref_from_proto
 from tunewright.gateway.aliases import Alias, Aliases
 from tunewright.gateway.clients import Rooms
+from tunewright.gateway.versions import ALL_TRAFFIC, Version, Versions, VersionState
 from tunewright.v1 import inference_pb2
 
 _FRESH_SECONDS = 1.0
@@ -31,6 +34,12 @@ class ModelNotFound(NotFound):
     default_remedy = "GET /v1/models lists the models that are served."
 
 
+class Recovering(Unavailable):
+    """Its engine died and is being started again: worth waiting for."""
+
+    default_remedy = "Try again in a few seconds."
+
+
 @dataclass(frozen=True, kw_only=True)
 class Route:
     """Where a model answers."""
@@ -41,6 +50,10 @@ class Route:
     """The name under which the engine serves it."""
     endpoint: str
     """OpenAI-compatible root of the engine."""
+    served: str
+    """What the engine wants as `model`: with an adapter it is more than the deployment's name."""
+    version: tuple[str, int] | None
+    """Alias and number of the version; None for a deployment that was asked by its own name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +63,10 @@ class Served:
     name: str
     deployment: inference_pb2.Deployment
     alias: Alias | None
+    version: int = 0
+    """Number of the version of the alias that has its traffic."""
+    candidate: "Candidate | None" = None
+    """What gets a share of the alias's traffic."""
 
     @property
     def state(self) -> str:
@@ -62,11 +79,39 @@ class Served:
         return str(ref_from_proto(self.deployment.model))
 
 
-class Routes:
-    """The table of names. Thread-safe; its look-ups block for one gRPC call at most once a second."""
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A canary."""
 
-    def __init__(self, aliases: Aliases, rooms: Rooms) -> None:
+    deployment: inference_pb2.Deployment | None
+    """None: inference does not know it right now."""
+    version: int
+    weight: float
+    """Percent of the alias's traffic."""
+
+    @property
+    def answers(self) -> bool:
+        """True if its engine is ready."""
+        ready = inference_pb2.DEPLOYMENT_STATE_READY
+        return self.deployment is not None and self.deployment.state == ready
+
+
+class Routes:
+    """The table of names. Thread-safe; its look-ups block for one gRPC call at most once a second.
+
+    Args:
+        aliases: which deployment has a name's traffic.
+        versions: which one has a share of it.
+        rooms: what is served.
+        missed: told of alias and version of a canary whose share came while it did not answer.
+    """
+
+    def __init__(
+        self, aliases: Aliases, versions: Versions, rooms: Rooms, missed: Callable[[tuple[str, int]], None]
+    ) -> None:
         self._aliases = aliases
+        self._versions = versions
+        self._missed = missed
         self._rooms = rooms
         self._lock = threading.Lock()
         self._table: dict[str, Served] = {}
@@ -87,20 +132,32 @@ class Routes:
                 self._read_at = time.monotonic()
             return self._table
 
-    def resolve(self, model: str) -> Route:
-        """Return where `model` answers.
+    def resolve(self, model: str, user: str = "") -> Route:
+        """Return where `model` answers for a user.
+
+        Args:
+            model: the name that the application asked for.
+            user: who asks; the same one gets the same version, and stays with a canary when its share grows. Without
+                one, each request is given a version by chance.
 
         Raises:
             ModelNotFound: nothing has this name.
-            Unavailable: it is starting or recovering, or nobody knows because inference is down.
+            Recovering: its engine died and is being started again.
+            Unavailable: it is starting, or nobody knows because inference is down.
         """
         served = self.table().get(model)
         if served is None:
             raise ModelNotFound(f"The model {model!r} does not exist.")
+        if (canary := served.candidate) and position(model, user) < canary.weight:
+            if canary.answers and canary.deployment is not None:
+                return _route(model, canary.deployment, (model, canary.version))
+            self._missed((model, canary.version))
+        if served.deployment.state == inference_pb2.DEPLOYMENT_STATE_RECOVERING:
+            raise Recovering(f"The model {model!r} is recovering ({served.deployment.detail}).")
         if served.deployment.state != inference_pb2.DEPLOYMENT_STATE_READY:
             detail = f" ({served.deployment.detail})" if served.deployment.detail else ""
             raise Unavailable(f"The model {model!r} is {served.state}{detail}.", remedy="Try again in a few seconds.")
-        return Route(model=model, deployment=served.deployment.name, endpoint=served.deployment.endpoint)
+        return _route(model, served.deployment, (model, served.version) if served.alias else None)
 
     def forget(self) -> None:
         """Look everything up again at the next question."""
@@ -125,9 +182,39 @@ class Routes:
 
     def _read(self) -> dict[str, Served]:
         aliases = self._aliases.all()
+        live = self._versions.live()
         deployments = {item.name: item for item in self._rooms.deployments() if item.state in _LIVE}
         table = {name: Served(name=name, deployment=item, alias=None) for name, item in deployments.items()}
         for alias in aliases.values():
             if alias.deployment in deployments:
-                table[alias.name] = Served(name=alias.name, deployment=deployments[alias.deployment], alias=alias)
+                table[alias.name] = Served(
+                    name=alias.name,
+                    deployment=deployments[alias.deployment],
+                    alias=alias,
+                    version=next((v.number for v in live if v.deployment == alias.deployment), 0),
+                    candidate=_candidate(alias.name, live, deployments),
+                )
         return table
+
+
+def position(alias: str, user: str) -> float:
+    """Return where a user stands, 0 to 100; below a canary's weight, the canary answers. Random without a user."""
+    if not user:
+        return random.random() * ALL_TRAFFIC  # noqa: S311 - shares of traffic, no secret
+    digest = hashlib.blake2b(f"{alias}\0{user}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64 * ALL_TRAFFIC
+
+
+def _candidate(
+    alias: str, live: Sequence[Version], deployments: Mapping[str, inference_pb2.Deployment]
+) -> Candidate | None:
+    for version in live:
+        if version.alias == alias and version.state is VersionState.CANARY:
+            deployment = deployments.get(version.deployment)
+            return Candidate(deployment=deployment, version=version.number, weight=version.weight)
+    return None
+
+
+def _route(model: str, deployment: inference_pb2.Deployment, version: tuple[str, int] | None) -> Route:
+    served = deployment.served_model_name or deployment.name
+    return Route(model=model, deployment=deployment.name, endpoint=deployment.endpoint, served=served, version=version)

@@ -21,13 +21,16 @@ from tunewright.chassis.errors import (
     TunewrightError,
     Unavailable,
 )
+from tunewright.chassis.records import ref_from_proto
 from tunewright.gateway import stages
 from tunewright.gateway.aliases import Aliases
 from tunewright.gateway.clients import Room, Rooms, result_of
+from tunewright.gateway.fields import values_of
 from tunewright.gateway.journal import Event, Journal
 from tunewright.gateway.recipe import Recipe, parse
 from tunewright.gateway.routing import Routes
 from tunewright.gateway.stages import Inputs, JobStage
+from tunewright.gateway.versions import Cause, Versions
 from tunewright.v1 import inference_pb2, job_pb2
 
 _FIRST_WAIT_SECONDS = 0.5
@@ -50,9 +53,17 @@ class StageRunner:
     """Carries out the stages of runs. Thread-safe; blocks until a stage has ended."""
 
     def __init__(
-        self, journal: Journal, rooms: Rooms, aliases: Aliases, routes: Routes, *, deploy_timeout_seconds: float
+        self,
+        journal: Journal,
+        rooms: Rooms,
+        aliases: Aliases,
+        versions: Versions,
+        routes: Routes,
+        *,
+        deploy_timeout_seconds: float,
     ) -> None:
         self.journal = journal
+        self._versions = versions
         self._rooms = rooms
         self._aliases = aliases
         self._routes = routes
@@ -143,7 +154,10 @@ class StageRunner:
             self.journal.stage_runs(run_id, stage_name, service=Room.INFERENCE.value, deployment=deployment)
             name = self._recipe(run_id).name
             before = self._aliases.all().get(name)
-            self._aliases.point(name, deployment, run_id)
+            model = str(ref_from_proto(self._rooms.deployment(deployment).model))
+            cause = Cause(who=f"run {run_id}", why="the run's model was evaluated")
+            spec = values_of(self._recipe(run_id).section("deployment", inference_pb2.DeploymentSpec))
+            self._versions.adopt(name, deployment, model, spec, cause, run_id)
             self._routes.forget()
             if before is not None and before.deployment != deployment:
                 self._routes.drain(before.deployment, _DRAIN_SECONDS)

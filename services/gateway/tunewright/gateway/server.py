@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 from contextlib import closing
+from functools import partial
 from typing import NoReturn
 
 import httpx
@@ -33,11 +34,14 @@ from tunewright.gateway.journal import Journal, RunState
 from tunewright.gateway.keys import KeyRing
 from tunewright.gateway.owners import Owners
 from tunewright.gateway.pipeline import Pipeline
+from tunewright.gateway.rollouts import Rollouts
 from tunewright.gateway.routing import Routes
 from tunewright.gateway.runner import StageRunner
 from tunewright.gateway.settings import GatewaySettings
+from tunewright.gateway.traffic import Traffic
 from tunewright.gateway.upload_records import UploadRecords
 from tunewright.gateway.usage import Usage
+from tunewright.gateway.versions import Versions
 from tunewright.gateway.views import RunViews
 from tunewright.gateway.visible import VisibleModels
 
@@ -79,6 +83,7 @@ def serve(settings: GatewaySettings) -> NoReturn:
     claim(settings.database_url, settings.executor_id, on_lost=lambda: os._exit(1))
     state.runs.launch()
     state.usage.launch()
+    state.rollouts.launch()
     config = uvicorn.Config(
         create_app(state),
         log_config=None,
@@ -114,8 +119,11 @@ def build(settings: GatewaySettings) -> State:
     database = Database(settings.database_url)
     journal, views, aliases = Journal(database), RunViews(database), Aliases(database)
     rooms, owners = Rooms(settings), Owners(database)
-    routes = Routes(aliases, rooms)
-    runner = StageRunner(journal, rooms, aliases, routes, deploy_timeout_seconds=settings.deploy_timeout_seconds)
+    versions, traffic = Versions(database), Traffic()
+    routes = Routes(aliases, versions, rooms, missed=partial(traffic.record, ok=False))
+    runner = StageRunner(
+        journal, rooms, aliases, versions, routes, deploy_timeout_seconds=settings.deploy_timeout_seconds
+    )
     runs = DurableRuns(Pipeline(runner), journal, database_url=settings.database_url, executor_id=settings.executor_id)
     records, jobs = FileRecords(database), JobRecords(database)
     models = VisibleModels(database, routes, owners)
@@ -134,6 +142,7 @@ def build(settings: GatewaySettings) -> State:
         routes=routes,
         runner=runner,
         runs=runs,
+        rollouts=Rollouts(versions, rooms, routes, traffic, store),
         engines=_engines(settings),
         files=records,
         filing=filing,

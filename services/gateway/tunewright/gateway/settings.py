@@ -41,6 +41,8 @@ class GatewaySettings(ServiceSettings):
     """Runs that may be queued or running at once; more are refused with 429."""
     max_open_completions: int = Field(default=2048, ge=1)
     """Chat and completion requests under way at once; more are refused with 429."""
+    recovery_wait_seconds: float = Field(default=90, ge=0)
+    """How long a chat or completion waits for an engine that died and is being started again; then it is refused."""
     deploy_timeout_seconds: float = Field(default=3600, gt=0)
     """Longest wait for a deployment to answer its golden prompt."""
 

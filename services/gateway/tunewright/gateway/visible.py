@@ -92,9 +92,9 @@ class VisibleModels:
         projects = self._projects_of_deployments(self._owners.all(RUN)).get(deployment, {DEFAULT_PROJECT})
         return project in projects
 
-    def resolve(self, project: str, model: str) -> Route:
-        """Return where a project's model answers. Raises ModelNotFound, Unavailable."""
-        return replace(self._routes.resolve(self.get(project, model).served.name), model=model)
+    def resolve(self, project: str, model: str, user: str = "") -> Route:
+        """Return where a project's model answers for one of its users. Raises ModelNotFound, Unavailable."""
+        return replace(self._routes.resolve(self.get(project, model).served.name, user), model=model)
 
     def _read(self, table: dict[str, Served]) -> _Snapshot:
         runs = self._owners.all(RUN)

@@ -2,7 +2,19 @@
 
 from fastapi import Depends, FastAPI
 
-from tunewright.gateway.http import artifacts, chat, errors, files, fine_tuning, health, models, runs, uploads, usage
+from tunewright.gateway.http import (
+    aliases,
+    artifacts,
+    chat,
+    errors,
+    files,
+    fine_tuning,
+    health,
+    models,
+    runs,
+    uploads,
+    usage,
+)
 from tunewright.gateway.http.auth import BEARER
 from tunewright.gateway.http.middleware import Envelope
 from tunewright.gateway.http.state import State
@@ -21,7 +33,7 @@ def create_app(state: State) -> FastAPI:
     app.state.gateway = state
     errors.install(app)
     app.include_router(health.router)
-    for module in (files, uploads, fine_tuning, runs, models, artifacts, chat, usage):
+    for module in (files, uploads, fine_tuning, runs, models, aliases, artifacts, chat, usage):
         # BEARER puts the scheme into the OpenAPI document; each route's own `require_key` is what checks.
         app.include_router(module.router, dependencies=[Depends(BEARER)])
     app.add_middleware(Envelope, max_body_bytes=state.settings.max_body_bytes)

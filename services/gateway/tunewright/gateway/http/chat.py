@@ -25,13 +25,17 @@ from tunewright.gateway.http.auth import InferKey
 from tunewright.gateway.http.errors import RETRY_AFTER_SECONDS, TooManyRequests, error_object, type_of_status
 from tunewright.gateway.http.relay import Relay
 from tunewright.gateway.http.state import State, state_of
+from tunewright.gateway.http.stopwatch import Stopwatch
 from tunewright.gateway.keys import KeyRecord
-from tunewright.gateway.routing import Route
+from tunewright.gateway.routing import Recovering, Route
 
 _ERROR_BYTES = 1 << 20
 _CLIENT_GONE = 499
 _SSE = "text/event-stream"
 _LOCATION = re.compile(r"'loc': \('body', '(\w+)'")
+_USER_FIELDS = ("safety_identifier", "user")
+"""Where OpenAI's requests name the end user; the first that is there decides between versions."""
+_RECOVERY_POLL_SECONDS = 0.25
 _BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {
     "type": "object", "required": ["model"], "properties": {"model": {"type": "string"}}, "additionalProperties": True,
 }}}}}  # fmt: skip
@@ -55,22 +59,28 @@ async def completions(request: Request, key: InferKey) -> Response:
 async def _pass_through(request: Request, path: str, key: KeyRecord) -> Response:
     state = state_of(request)
     document = _parsed(await request.body(), path)
-    route = await _resolve(state, key.project, document["model"])
+    route = await _resolve(state, key.project, document)
     relay = Relay(route, document, state.usage, state.meter, key)
     body = json.dumps(relay.request, ensure_ascii=False).encode(errors="surrogatepass")
     if state.open_completions >= state.settings.max_open_completions:
         raise TooManyRequests(f"{state.open_completions} completions are under way; that is the limit.")
     async with AsyncExitStack() as stack:
         state.open_completions += 1
+        watch = Stopwatch(state.rollouts.traffic, route.version)
         stack.callback(_close_one, state)
         stack.enter_context(state.routes.answering(route.deployment))
-        answer = await _ask(request, state, route, path, body, stack)
+        try:
+            answer = await _ask(request, state, route, path, body, stack)
+        except Unavailable:
+            watch.end(ok=False)
+            raise
         if answer is None:
             return Response(status_code=_CLIENT_GONE)
         if answer.status_code >= 400:  # noqa: PLR2004 - errors
+            watch.end(ok=answer.status_code < 500 and answer.status_code != httpx.codes.NOT_FOUND)  # noqa: PLR2004
             return await _engine_error(answer)
         stack.callback(relay.count)
-        return await _answer(answer, relay, stack.pop_all())
+        return await _answer(answer, relay, watch, stack.pop_all())
     raise AssertionError("an exit stack swallows nothing")
 
 
@@ -106,10 +116,20 @@ def _wrong(field: str, description: str) -> InvalidSpec:
     return InvalidSpec(f"{field}: {description}", violations=[Violation(field, description)])
 
 
-async def _resolve(state: State, project: str, model: str) -> Route:
-    if state.models.known(project, model):
-        return state.models.resolve(project, model)
-    return await run_in_threadpool(state.models.resolve, project, model)
+async def _resolve(state: State, project: str, document: dict[str, Any]) -> Route:
+    """Return where the model answers; an engine that is started again after its death is waited for."""
+    model = document["model"]
+    user = next((value for name in _USER_FIELDS if isinstance(value := document.get(name), str)), "")
+    deadline = time.monotonic() + state.settings.recovery_wait_seconds
+    while True:
+        try:
+            if state.models.known(project, model):
+                return state.models.resolve(project, model, user)
+            return await run_in_threadpool(state.models.resolve, project, model, user)
+        except Recovering:
+            if time.monotonic() >= deadline or state.stopping.is_set():
+                raise
+            await asyncio.sleep(_RECOVERY_POLL_SECONDS)
 
 
 async def _ask(
@@ -148,16 +168,18 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def _answer(answer: httpx.Response, relay: Relay, resources: AsyncExitStack) -> Response:
+async def _answer(answer: httpx.Response, relay: Relay, watch: Stopwatch, resources: AsyncExitStack) -> Response:
     media_type = answer.headers.get("content-type", "application/json")
     headers = {"Content-Type": media_type, "X-Accel-Buffering": "no"}
     if media_type.startswith(_SSE):
-        return _Closing(_relay(answer, relay), answer.status_code, headers, resources)
+        return _Closing(_relay(answer, relay, watch), answer.status_code, headers, resources)
     async with resources:
         try:
             data = b"".join([chunk async for chunk in answer.aiter_raw()])
         except httpx.HTTPError as error:
+            watch.end(ok=False)
             raise Unavailable("The engine broke off its answer.", remedy="Try again in a few seconds.") from error
+        watch.end(ok=True)
         return Response(relay.whole(data), answer.status_code, headers)
 
 
@@ -175,14 +197,17 @@ class _Closing(StreamingResponse):
             await super().__call__(*arguments)
 
 
-async def _relay(answer: httpx.Response, relay: Relay) -> AsyncIterator[bytes]:
+async def _relay(answer: httpx.Response, relay: Relay, watch: Stopwatch) -> AsyncIterator[bytes]:
     try:
         async for chunk in answer.aiter_raw():
+            watch.piece(chunk)
             if data := relay.piece(chunk):
                 yield data
         if data := relay.rest():
             yield data
+        watch.end(ok=True)
     except httpx.HTTPError as error:
+        watch.end(ok=False)
         _log.warning("an engine broke off its answer: %s", type(error).__name__)
         text = "The engine broke off its answer: it is being restarted. Try again in a few seconds."
         yield f"data: {json.dumps(error_object(text, 'server_error', None, 'unavailable'))}\n\n".encode()

@@ -19,6 +19,7 @@ from tunewright.gateway.http.state import State, state_of
 from tunewright.gateway.keys import KeyRecord
 from tunewright.gateway.owners import DEPLOYMENT
 from tunewright.gateway.recipe import NAME, spec_message
+from tunewright.gateway.versions import Cause
 from tunewright.gateway.visible import Visible
 from tunewright.v1 import inference_pb2
 
@@ -57,7 +58,7 @@ async def retrieve_model(request: Request, model: str, key: AnyKey) -> dict[str,
 @router.delete("/v1/models/{model:path}")
 async def delete_model(request: Request, model: str, key: TrainKey) -> dict[str, Any]:
     """Delete a tuned model: its name is gone, and its engine stops. A base cannot be deleted."""
-    await run_in_threadpool(_delete_model, state_of(request), key.project, model)
+    await run_in_threadpool(_delete_model, state_of(request), key, model)
     return {"id": model, "object": "model", "deleted": True}
 
 
@@ -94,10 +95,17 @@ async def delete_deployment(request: Request, name: str, key: AdminKey) -> dict[
     """Stop a deployment; with an alias, the alias goes too."""
     state = state_of(request)
     target = await _behind(state, name, key.project)
-    await run_in_threadpool(state.aliases.remove, name)
+    await run_in_threadpool(_forget_alias, state, name, key)
     deployment = await run_in_threadpool(state.rooms.undeploy, target)
     state.models.forget()
     return {**_deployment(deployment), "deleted": True}
+
+
+def _forget_alias(state: State, name: str, key: KeyRecord) -> None:
+    versions = state.rollouts.versions
+    if versions.of(name):
+        versions.close(name, Cause(who=f"key {key.name}", why="its deployment was deleted"))
+    state.aliases.remove(name)
 
 
 async def _behind(state: State, name: str, project: str) -> str:
@@ -109,7 +117,8 @@ async def _behind(state: State, name: str, project: str) -> str:
     return target
 
 
-def _delete_model(state: State, project: str, name: str) -> None:
+def _delete_model(state: State, key: KeyRecord, name: str) -> None:
+    project = key.project
     found = state.models.get(project, name)
     job = state.jobs.of_model(project, name)
     alias = found.served.alias
@@ -119,7 +128,7 @@ def _delete_model(state: State, project: str, name: str) -> None:
         )
     if job is not None:
         state.jobs.model_deleted(job.id)
-    state.aliases.remove(alias.name)
+    _forget_alias(state, alias.name, key)
     try:
         state.rooms.undeploy(alias.deployment)
     except (NotFound, Conflict):

@@ -28,9 +28,9 @@ class Relay:
     """
 
     def __init__(self, route: Route, document: dict[str, Any], usage: Usage, meter: Meter, key: KeyRecord) -> None:
-        self.request = {**document, "model": route.deployment}
+        self.request = {**document, "model": route.served}
         self._usage, self._meter, self._key = usage, meter, key
-        self._names = None if route.model == route.deployment else _renamed(route)
+        self._names = None if route.model == route.served else _renamed(route)
         self._told: dict[str, Any] = {}
         self._events = 0
         self._half = b""
@@ -98,7 +98,7 @@ class Relay:
 
 def _renamed(route: Route) -> list[tuple[bytes, bytes]]:
     """Return what to replace; within a text of the answer quotes are escaped, so this never stands there."""
-    names = json.dumps(route.deployment).encode(), json.dumps(route.model, ensure_ascii=False).encode()
+    names = json.dumps(route.served).encode(), json.dumps(route.model, ensure_ascii=False).encode()
     return [(b'"model":' + space + names[0], b'"model":' + space + names[1]) for space in (b"", b" ")]
 
 

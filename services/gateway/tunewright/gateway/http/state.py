@@ -19,6 +19,7 @@ from tunewright.gateway.journal import Journal
 from tunewright.gateway.keys import KeyRing
 from tunewright.gateway.meter import Meter
 from tunewright.gateway.owners import Owners
+from tunewright.gateway.rollouts import Rollouts
 from tunewright.gateway.routing import Routes
 from tunewright.gateway.runner import StageRunner
 from tunewright.gateway.settings import GatewaySettings
@@ -42,6 +43,7 @@ class State:
     routes: Routes
     runner: StageRunner
     runs: DurableRuns
+    rollouts: Rollouts
     engines: httpx.AsyncClient
     files: FileRecords
     filing: Filing

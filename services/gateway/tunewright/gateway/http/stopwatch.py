@@ -1,0 +1,44 @@
+"""Times one answer on its way through: the first piece, the pace of those after it, how it ended. Reads no text."""
+
+import time
+
+from tunewright.gateway.traffic import Traffic
+
+_EVENT_END = b"\n\n"
+_ERROR_EVENT = b'data: {"error"'
+_FRAME_EVENTS = 3
+"""Of a stream's events, those that carry no token: the role before, the usage or the finish and [DONE] after."""
+
+
+class Stopwatch:
+    """One answer of a version.
+
+    Args:
+        traffic: where the figures go.
+        version: alias and number, None if it is no version's answer.
+    """
+
+    def __init__(self, traffic: Traffic, version: tuple[str, int] | None) -> None:
+        self._traffic = traffic
+        self._version = version
+        self._started = time.perf_counter()
+        self._first = self._last = 0.0
+        self._events = 0
+        self._broken = False
+
+    def piece(self, data: bytes) -> None:
+        """See a piece of a stream."""
+        self._last = time.perf_counter()
+        self._first = self._first or self._last
+        self._events += data.count(_EVENT_END)
+        self._broken = self._broken or data.startswith(_ERROR_EVENT)
+
+    def end(self, *, ok: bool) -> None:
+        """Keep the figures; `ok` is False if the version is to blame."""
+        gaps = self._events - _FRAME_EVENTS
+        self._traffic.record(
+            self._version,
+            ok=ok and not self._broken,
+            ttft=self._first - self._started if self._first else None,
+            per_token=(self._last - self._first) / gaps if gaps > 0 else None,
+        )
