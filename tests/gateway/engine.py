@@ -5,6 +5,9 @@ break     ends the connection after the first chunk
 too long  400 as vLLM says it
 busy      429
 slow      waits ten seconds before its headers
+
+Models of some names misbehave, whatever they are told: the second version of `half-broken` answers every other question
+with 500, that of `slow-second` takes LATE_SECONDS to its first word.
 """
 
 import json
@@ -16,6 +19,7 @@ from typing import Any
 KEY = "key-of-the-engines"
 CHUNK_SECONDS = 0.1
 _SLOW_SECONDS = 10.0
+LATE_SECONDS = 0.3
 
 
 class Engine(ThreadingHTTPServer):
@@ -53,6 +57,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(401, {"error": "Unauthorized"})
             return
         self.server.asked.append(body["model"])
+        if body["model"] == "half-broken-v2" and self.server.asked.count("half-broken-v2") % 2:
+            self._json(500, {"error": {"message": "broken", "type": "InternalServerError", "code": 500}})
+            return
+        if body["model"] == "slow-second-v2":
+            time.sleep(LATE_SECONDS)
         told = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
         if told == "too long":
             text = "This model's maximum context length is 512 tokens. However, you requested 900 tokens."

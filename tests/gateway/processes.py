@@ -98,6 +98,7 @@ class Gateway(Process):
             "TUNEWRIGHT_BOOTSTRAP_API_KEY": BOOTSTRAP_KEY,
             "TUNEWRIGHT_INFERENCE_ENGINE_KEY": "key-of-the-engines",
             "TUNEWRIGHT_STOP_GRACE_SECONDS": "10",
+            "TUNEWRIGHT_RECOVERY_WAIT_SECONDS": "0",
             **{f"TUNEWRIGHT_{name.upper()}": value for name, value in settings.items()},
         }
         super().__init__(["-m", "tunewright.gateway"], environment, folder)

@@ -140,6 +140,8 @@ class Inference(inference_pb2_grpc.InferenceServiceServicer):
             name=request.name,
             state=inference_pb2.DEPLOYMENT_STATE_STARTING,
             model=request.model,
+            adapter=request.adapter if request.HasField("adapter") else None,
+            served_model_name=request.name,
             endpoint=self._engine.url,
             create_time=timestamp(time.time()),
             detail="loading weights",

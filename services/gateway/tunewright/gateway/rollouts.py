@@ -209,7 +209,7 @@ class Rollouts:
         serving = self._serving(version.alias)
         swap = serving.deployment if serving and version.weight >= ALL_TRAFFIC else ""
         request = _request(version.deployment, model, adapter or None, version.spec, swap)
-        deployment = self._rooms.call(Room.INFERENCE, self._rooms.inference.Deploy, request).deployment
+        deployment = self._deployed(request)
         if deployment.state == inference_pb2.DEPLOYMENT_STATE_FAILED:
             error = stages.error_of(deployment.failure, "the deployment failed without saying why")
             self._fail(version, error.message)
@@ -217,6 +217,16 @@ class Rollouts:
             self._ready(version, serving, deployment.detail)
         else:
             self.versions.tell(version, deployment.detail)
+
+    def _deployed(self, request: inference_pb2.DeployRequest) -> inference_pb2.Deployment:
+        """Return a version's deployment as it stands; it is asked for if there is none yet, or none any more."""
+        try:
+            found = self._rooms.deployment(request.name)
+        except NotFound:
+            found = inference_pb2.Deployment(state=inference_pb2.DEPLOYMENT_STATE_STOPPED)
+        if found.state != inference_pb2.DEPLOYMENT_STATE_STOPPED:
+            return found
+        return self._rooms.call(Room.INFERENCE, self._rooms.inference.Deploy, request).deployment
 
     def _ready(self, version: Version, serving: Version | None, proof: str) -> None:
         data = {"proof": proof}
