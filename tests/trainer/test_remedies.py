@@ -222,6 +222,23 @@ def test_the_fast_path_plans_with_less_three_times_and_then_is_left() -> None:
     ]  # fmt: skip
 
 
+def test_a_budget_that_makes_no_other_plan_is_not_tried_again() -> None:
+    def following(spec: TrainingSpec, plan: str, taken: list[dict[str, Any]]) -> remedies.Remedy:
+        found = remedies.next_remedy(
+            troubles.OUT_OF_MEMORY, spec, taken, evaluating=False, cuda=True, begun=False, fast_gb=20, fast_plan=plan
+        )
+        assert found is not None
+        return found
+
+    kept = TrainingSpec.from_mapping({"gradient_checkpointing": False})
+    first = following(kept, "all kept, 512 tokens", [])
+    assert first.settings == {"vram_budget_gb": 15.0, "gradient_checkpointing": True}
+    taken = [{"action": first.action, "settings": first.settings, "plan": "all kept, 512 tokens"}]
+    mended = remedies.with_remedies(kept, taken)
+    assert following(mended, "inputs kept, 512 tokens", taken).settings == {"vram_budget_gb": 15.0}
+    assert following(mended, "all kept, 512 tokens", taken).action == "plain_path"
+
+
 def test_rows_are_never_cut_unless_that_was_allowed() -> None:
     spec = TrainingSpec(per_device_train_batch_size=1)
     found = remedies.next_remedy(troubles.OUT_OF_MEMORY, spec, [], evaluating=False, cuda=False, begun=False)

@@ -6,18 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.trainer.conftest import letters, train, write_dataset
 from tests.trainer.reporting import Recorder
 from tests.trainer.test_resume import content, go, losses
 from tunewright.artifacts import MemoryStore
 from tunewright.artifacts import checkpoints as stored_checkpoints
-from tunewright.chassis.errors import InvalidSpec, Refused
+from tunewright.chassis.errors import Interrupted, InvalidSpec, Refused
 from tunewright.gateway.recipe import parse
-from tunewright.trainer import base, checkpoints
+from tunewright.trainer import adapters, base, checkpoints
 from tunewright.trainer.search.space import with_settings
 from tunewright.trainer.search.study import Study
+from tunewright.trainer.search.trials import _Pruning
 from tunewright.trainer.spec import TrainingSpec
+from tunewright.trainer.start import check_start
 from tunewright.v1 import training_pb2
 
 SHORT: dict[str, Any] = {"max_steps": 8, "eval_steps": 2, "gradient_accumulation_steps": 1, "lora_dropout": 0.1}
@@ -50,6 +53,10 @@ def test_the_best_trial_is_trained_on_and_ends_in_the_bytes_of_a_run_with_its_se
     assert len({json.dumps(trial["settings"]) for trial in trials}) == 4
     best = min(trials, key=lambda trial: trial["eval_loss"])
     assert searched.manifest.metrics["search"]["settings"] == best["settings"]
+    scale = 2.0 * best["settings"]["lora_r"]
+    written = {name: searched.manifest.spec[name] for name in ("lora_r", "lora_alpha", "learning_rate")}
+    assert written == {**best["settings"], "lora_alpha": scale}, "so that a later stage can go on from it"
+    check_start(TrainingSpec.from_mapping({**kind, **written}), searched.manifest.spec)
     assert read(searched.output)["best"]["settings"] == best["settings"]
     assert read(searched.output)["best"]["settings"] == best["settings"]
     assert [event["number"] for event in searched.report.of_type("trial")] == [0, 1, 2, 3]
@@ -147,6 +154,64 @@ def test_a_trial_worse_than_the_median_ends_early_and_the_best_does_not(tmp_path
         others = [dict(other["evaluations"]) for other in trials if other["number"] < trial["number"]]
         assert loss > min(other[step] for other in others if step in other)
     assert read(result.output)["best"]["state"] == "complete"
+
+
+def test_a_trial_that_was_to_end_early_does_so_after_a_pause_within_that_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = write_dataset(tmp_path / "dataset", letters(8), letters(8))
+    search = {"trials": 4, "learning_rate": [1e-6, 2e-2], "max_steps": 6, "startup_trials": 1}
+    spec = {**SHORT, "eval_steps": 2, "save_steps": 2, "search": search}
+    whole = train(tmp_path / "whole", dataset, **spec)
+    assert any(trial["state"] == "ended early" for trial in read(whole.output)["trials"])
+    report = Recorder(tmp_path / "checkpoints")
+    evaluated = _Pruning.on_evaluate
+    paused: list[str] = []
+
+    def stop_there(self: _Pruning, *arguments: Any, **named: Any) -> None:  # noqa: ANN401 - whatever it takes
+        evaluated(self, *arguments, **named)
+        if self.why and not paused:
+            paused.append(self.why)
+
+    monkeypatch.setattr(_Pruning, "on_evaluate", stop_there)
+    report.stop = lambda: len(paused) == 1
+    with pytest.raises(Interrupted):
+        train(tmp_path / "paused", dataset, report=report, **spec)
+    paused.append("goes on")
+    result = train(tmp_path / "resumed", dataset, report=report, **spec)
+    assert read(result.output) == read(whole.output)
+
+
+def test_a_trial_for_whose_adapter_there_is_no_memory_ends_and_the_search_goes_on_with_a_base_like_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = write_dataset(tmp_path / "dataset", letters(8), letters(4))
+    search = {"trials": 3, "lora_r": [16, 8, 4], "max_steps": 2}
+    make = adapters.make_trainable
+    starved = [16, 8]
+
+    def too_large(base: Any, wanted: TrainingSpec) -> Any:  # noqa: ANN401 - transformers ships no types
+        made = make(base, wanted)
+        if wanted.lora_r in starved:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return made
+
+    monkeypatch.setattr("tunewright.trainer.search.shared_base.adapters.make_trainable", too_large)
+    report = Recorder(tmp_path / "run" / "checkpoints")
+    report.stop = lambda: len(report.of_type("trial")) >= 2
+    with pytest.raises(Interrupted):
+        train(tmp_path / "run", dataset, report=report, search=search, **SHORT)
+    first, second, _ = report.of_type("trial")
+    assert (first["settings"], first["state"], second["state"]) == ({"lora_r": 16}, "ended early", "complete")
+    assert "E1" in first["why"] or "out of memory" in first["why"]
+    assert report.saved == [1, 4, 6], "a step of its own for what is known of the first trial"
+    report.stop = lambda: False
+    result = train(tmp_path / "again", dataset, report=report, search=search, **SHORT)
+    assert [event["number"] for event in report.of_type("trial")] == [0, 1, 2], "none is done over"
+    assert result.manifest.metrics["search"]["settings"] == {"lora_r": 4}
+    plain = train(tmp_path / "plain", dataset, **SHORT, lora_r=4, lora_alpha=8.0)
+    for name in ARTIFACT:
+        assert (result.output / name).read_bytes() == (plain.output / name).read_bytes(), name
 
 
 def test_trials_that_give_no_numbers_end_and_the_search_says_so(

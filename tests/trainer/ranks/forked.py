@@ -1,7 +1,8 @@
 """Ranks forked from a process that has the libraries imported already: seven seconds less for each of them.
 
 What happens in one of them is planted by its own words: `plan` is rank → [what, step]. `kill` is kill -9 before that
-step, once; `nan` spoils a gradient in it, once; `memory` raises what an allocator raises, once; `freeze` stops it.
+step, once; `nan` spoils a gradient in it, once; `memory` raises what an allocator raises, once; `join`
+keeps it from joining the others, once.
 """
 
 import json
@@ -18,7 +19,7 @@ import torch
 
 from tunewright.trainer import adapters
 from tunewright.trainer.loop import Loop
-from tunewright.trainer.ranks import local, worker
+from tunewright.trainer.ranks import group, local, worker
 
 PROCESSES: Any = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "forkserver")
 PROCESSES.set_forkserver_preload(["tests.trainer.ranks.forked", "tunewright.trainer.stage"])
@@ -87,8 +88,16 @@ def _end_with_parent(parent: int) -> None:
     os._exit(1)
 
 
+def _no_route(*_: object, **__: object) -> Any:  # noqa: ANN401 - it returns nothing
+    raise RuntimeError("[c10d] no route to the meeting point\nframe #0: …")
+
+
 def _plant(what: str, step: int, checkpoints: Path) -> None:
     done = checkpoints / ".planted"
+    if what == "join" and not done.exists():
+        done.touch()
+        group.join = _no_route
+        return
     begin = Loop.begin_step
 
     def planted(self: Loop) -> None:

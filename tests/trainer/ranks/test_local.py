@@ -94,6 +94,20 @@ def test_after_a_kill_all_go_on_from_the_newest_checkpoint_to_the_same_bytes(
     ).read_bytes()
 
 
+def test_a_process_that_cannot_join_the_others_says_so_and_all_are_started_again(
+    two: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fork(monkeypatch, {1: ("join", 0)})
+    result = go(tmp_path, 2)
+    (text,) = [message for kind, message, _ in result.report.events if kind == "restart"]
+    assert text.startswith(
+        "process 1 of 2 could not join the others: RuntimeError: [c10d] no route to the meeting point; all are started"
+    )
+    assert (result.output / "adapter_model.safetensors").read_bytes() == (
+        two.output / "adapter_model.safetensors"
+    ).read_bytes()
+
+
 def test_a_kill_ends_the_run_with_one_error_where_the_recipe_wants_no_restarts(
     alone: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from tunewright.chassis.inputs import Held, InputCache
 from tunewright.chassis.journal import Journal
 from tunewright.chassis.process import StageProcess
 from tunewright.chassis.records import JobRecord, State
+from tunewright.chassis.reporter import handed_name
 from tunewright.chassis.settings import ServiceSettings
 from tunewright.chassis.stage import Stage
 
@@ -127,7 +128,8 @@ class Attempt:
         else:
             self._journal.append(State.RUNNING, event["type"], event["message"], event["severity"], **event["data"])
         if event["type"] == "checkpoint":
-            self._uploads.append(self._uploader.submit(self._upload_checkpoint, int(event["data"]["step"])))
+            step, number = int(event["data"]["step"]), int(event["data"]["handed"])
+            self._uploads.append(self._uploader.submit(self._upload_checkpoint, step, handed_name(step, number)))
 
     def _on_progress(self, event: dict[str, Any]) -> None:
         service, data = self._record.service, event["data"]
@@ -143,8 +145,8 @@ class Attempt:
     def _on_memory(self, resident_bytes: int) -> None:
         metrics.STAGE_RSS.labels(self._record.service).set(resident_bytes)
 
-    def _upload_checkpoint(self, step: int) -> None:
-        directory = self._folder / "outbox" / f"checkpoint-{step}"
+    def _upload_checkpoint(self, step: int, name: str) -> None:
+        directory = self._folder / "outbox" / name
         try:
             stored_checkpoints.save(self._store, self._record.job_id, step, directory)
             stored_checkpoints.prune(self._store, self._record.job_id, _KEEP_CHECKPOINTS)

@@ -33,6 +33,7 @@ class StageReporter:
         self._outbox = outbox
         self._runtime = dict(runtime)
         self._stop = threading.Event()
+        self._handed = 0
         checkpoints.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -47,7 +48,7 @@ class StageReporter:
 
     def progress(self, step: int, total: int, *, unit: str, **figures: float) -> None:
         """Tell how far the stage is."""
-        text = " ".join(f"{name}={value:.4g}" for name, value in figures.items())
+        text = " ".join(_words(name, value) for name, value in figures.items())
         data = {"step": step, "total": total, "unit": unit, **figures}
         self._say("progress", f"{step}/{total} {unit} {text}".rstrip(), Severity.INFO, data)
 
@@ -58,10 +59,10 @@ class StageReporter:
     def checkpoint(self, directory: Path, step: int) -> None:
         """Hand over a complete checkpoint."""
         if self._outbox is not None:
-            target = self._outbox / f"checkpoint-{step}"
-            if not target.exists():
-                _link_tree(directory, target)
-        self._say("checkpoint", f"checkpoint after step {step} written", Severity.INFO, {"step": step})
+            self._handed += 1
+            _link_tree(directory, self._outbox / handed_name(step, self._handed))
+        data = {"step": step, "handed": self._handed}
+        self._say("checkpoint", f"checkpoint after step {step} written", Severity.INFO, data)
 
     def stop_requested(self) -> bool:
         """Return True after SIGTERM."""
@@ -80,6 +81,21 @@ class StageReporter:
     def _say(self, type_: str, message: str, severity: Severity, data: Mapping[str, Any]) -> None:
         event = {"time": time.time(), "type": type_, "message": message, "severity": severity.value, "data": dict(data)}
         self._sink(event)
+
+
+def handed_name(step: int, number: int) -> str:
+    """Return the folder in the outbox of the checkpoint that was handed over as the nth, from 1.
+
+    A checkpoint may be handed over again with other figures in it while the first is still on its way to the store.
+    """
+    return f"checkpoint-{step}-{number}"
+
+
+def _words(name: str, value: float) -> str:
+    """Return a figure for people; bytes in GB (10^9)."""
+    if name.endswith("_bytes"):
+        return f"{name.removesuffix('_bytes')}={value / 1e9:.2f}GB"
+    return f"{name}={value:.4g}"
 
 
 def _link_tree(source: Path, target: Path) -> None:

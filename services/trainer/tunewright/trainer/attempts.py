@@ -112,6 +112,7 @@ class Attempts:
         step = trainer.state.global_step
         if trouble is None or not self._mends(trouble):
             return None
+        plan = trainer.fast.plan.describe() if trainer.fast is not None else ""
         remedy = remedies.next_remedy(
             trouble,
             spec,
@@ -120,13 +121,15 @@ class Attempts:
             cuda=trainer.args.device.type == "cuda",
             begun=step > 0,
             fast_gb=trainer.fast.planned_gb if trainer.fast is not None else None,
+            fast_plan=plan,
             processes=self._group.size,
         )
         if remedy is None:
             return None
         at = error.step if isinstance(error, Unstable) else step + 1
         return {
-            "entry": {"row": trouble.row, "action": remedy.action, "step": at, "settings": remedy.settings},
+            "entry": {"row": trouble.row, "action": remedy.action, "step": at, "settings": remedy.settings}
+            | ({"plan": plan} if plan else {}),
             "what": list(trouble.what),
             "tried": list(remedy.tried),
             "why": str(error).partition("\n")[0],

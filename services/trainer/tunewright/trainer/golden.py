@@ -35,7 +35,8 @@ def golden_answers(
     """Return the document of golden.json.
 
     Per prompt: whether its template writes a date, messages and definitions of tools, their token ids, the answer's
-    token ids, and the first step's highest logits as pairs of token id and logit. Prompts come from `held_out`, and from `train` only where that is too short.
+    token ids, and the first step's highest logits as pairs of token id and logit. Prompts come from `held_out`, and
+    from `train` only where that is too short.
     """
     chosen = [("validation", row) for row in held_out[:_PROMPTS]]
     chosen += [("train", row) for row in train[: _PROMPTS - len(chosen)]]

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,8 @@ class Loop(Trainer):
         """Step after which the run ends; a trial of a search ends before its schedule does."""
         self._outer_generators: tuple[checkpoints.Tensors, dict[str, Any]] | None = None
         self._unlogged: dict[str, Any] = {"loss": 0.0, "steps": 0}
+        self.evaluation_seconds = 0.0
+        """Spent in evaluations by this process."""
         self._eval_nats = 0.0
         self._eval_counted = 0
         self._passes: list[dict[str, torch.Tensor]] = []
@@ -243,11 +246,13 @@ class Loop(Trainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:  # noqa: ANN401
         """Measure the held-out rows, and leave every random generator as it was."""
         self._outer_generators = checkpoints.generators()
+        begun = time.monotonic()
         try:
             measured: dict[str, float] = super().evaluate(*args, **kwargs)
         finally:
             checkpoints.set_generators(*self._outer_generators)
             self._outer_generators = None
+            self.evaluation_seconds += time.monotonic() - begun
         return measured
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401

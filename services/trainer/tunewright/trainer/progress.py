@@ -35,7 +35,7 @@ class RunProgress:
     tokens: int = 0
     """Tokens trained on, padding not counted."""
     seconds: float = 0.0
-    """Spent in training steps and evaluations."""
+    """Spent in training; evaluations are not counted."""
     recent_losses: list[float] = field(default_factory=list)
     """Of the newest optimizer steps, nats: what a jump is measured against."""
     remedies: list[dict[str, Any]] = field(default_factory=list)

@@ -1,8 +1,9 @@
 """What is tried when a run fails, in which order and how often: bounded policies over the error table.
 
     E1 out of memory    in an evaluation: fewer rows at a time
-                        in training on the fast path: three quarters of the memory it planned with, up to 3 times;
-                        then the plain path
+                        in training on the fast path: three quarters of the memory it planned with, up to 3 times,
+                        layers computed twice from the first time on; then, or where less memory made no other plan,
+                        the plain path
                         in training on the plain path: micro-batch down to a smaller divisor of the effective
                         batch, accumulation up;
                         then gradient checkpointing; then the optimizer's state paged to host memory (GPU);
@@ -65,6 +66,7 @@ def next_remedy(
     cuda: bool,
     begun: bool,
     fast_gb: float | None = None,
+    fast_plan: str = "",
     processes: int = 1,
 ) -> Remedy | None:
     """Return what to try next, None if nothing is left.
@@ -77,12 +79,13 @@ def next_remedy(
         cuda: the device is a GPU.
         begun: weights have moved already, so that a lower rate can change anything.
         fast_gb: GB (10^9 bytes) that the fast path planned with, 0 on a CPU; None on the plain path.
+        fast_plan: what the fast path did, in words.
         processes: which share each step's passes evenly.
     """
     if trouble is troubles.OUT_OF_MEMORY:
-        if evaluating:
-            return _smaller_evaluation(spec)
-        return _smaller_step(spec, processes, cuda=cuda) if fast_gb is None else _smaller_fast_path(fast_gb, taken)
+        if evaluating or fast_gb is None:
+            return _smaller_evaluation(spec) if evaluating else _smaller_step(spec, processes, cuda=cuda)
+        return _smaller_fast_path(fast_gb, fast_plan, spec, taken)
     if trouble.row == "E6":
         return _gentler(spec, taken) if begun else None
     times = sum(remedy["action"] == trouble.name for remedy in taken)
@@ -108,14 +111,21 @@ def _smaller_evaluation(spec: TrainingSpec) -> Remedy | None:
     return Remedy("smaller_evaluation", {"per_device_eval_batch_size": rows}, tried)
 
 
-def _smaller_fast_path(planned_gb: float, taken: Sequence[Taken]) -> Remedy:
-    """Let the fast path plan with less; at last leave it. Its passes do not depend on the micro-batch."""
-    times = sum(remedy["action"] == "smaller_budget" for remedy in taken)
-    if not planned_gb or times >= _SMALLER_BUDGETS:
+def _smaller_fast_path(planned_gb: float, plan: str, spec: TrainingSpec, taken: Sequence[Taken]) -> Remedy:
+    """Let the fast path plan with less; at last leave it. Its passes do not depend on the micro-batch.
+
+    Without gradient checkpointing less memory may make no other plan, and three attempts would be one.
+    """
+    earlier = [remedy for remedy in taken if remedy["action"] == "smaller_budget"]
+    repeated = bool(plan) and spec.gradient_checkpointing and any(remedy.get("plan") == plan for remedy in earlier)
+    if not planned_gb or len(earlier) >= _SMALLER_BUDGETS or repeated:
         return Remedy("plain_path", {"fast_path": "off"}, ("the plain path is taken", "改用普通训练路径"))
     budget = round(planned_gb * _BUDGET_SHARE, 2)
     tried = (f"the fast path plans with {budget:g} GB", f"快速路径按 {budget:g} GB 显存重新规划")
-    return Remedy("smaller_budget", {"vram_budget_gb": budget}, tried)
+    if spec.gradient_checkpointing:
+        return Remedy("smaller_budget", {"vram_budget_gb": budget}, tried)
+    twice = (f"{tried[0]}, and computes layers twice where that saves memory", f"{tried[1]}，并开启梯度检查点")
+    return Remedy("smaller_budget", {"vram_budget_gb": budget, "gradient_checkpointing": True}, twice)
 
 
 def _smaller_step(spec: TrainingSpec, processes: int, *, cuda: bool) -> Remedy | None:

@@ -42,6 +42,7 @@ from tunewright.trainer.ranks import group, launching, sharding
 from tunewright.trainer.raw_text import TextEncoder
 from tunewright.trainer.search.page import search_report
 from tunewright.trainer.search.shared_base import SharedBase
+from tunewright.trainer.search.space import with_settings
 from tunewright.trainer.search.trials import Search
 from tunewright.trainer.settings import TrainerSettings
 from tunewright.trainer.spec import TrainingSpec
@@ -172,7 +173,7 @@ def train(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, repo
     return Manifest(
         kind=Kind.MODEL if spec.method == "full" else Kind.ADAPTER,
         created_by="trainer",
-        spec=spec.canonical(),
+        spec=spec.canonical() | (_chosen(spec, found) if found else {}),
         base_model=identity.name,
         base_revision=identity.revision,
         quantization=quantization(spec, device),
@@ -205,6 +206,12 @@ def _trained(
     base = SharedBase(load)
     search = Search(spec, lambda wanted, told, mark: build(wanted, told, mark, base.trainable), fingerprint, report)
     return search.run(), search_report(search.study)
+
+
+def _chosen(spec: TrainingSpec, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that a search changed, with the values of the trial that was trained on."""
+    chosen = with_settings(spec, found["best"]["settings"]).canonical()
+    return {name: chosen[name] for name in ("lora_r", "lora_alpha", "learning_rate")}
 
 
 def _trained_with(report: Reporter) -> Mapping[str, Any] | None:

@@ -41,6 +41,7 @@ class Watch(TrainerCallback):
         self._begun = self._last = time.monotonic()
         self._first_step = 0
         self._tokens_told = trainer.progress.tokens
+        self._evaluated = trainer.evaluation_seconds
         self._operations = operations_a_token(trainer.model, spec)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
@@ -49,6 +50,7 @@ class Watch(TrainerCallback):
         self._begun = self._last = time.monotonic()
         self._first_step = state.global_step
         self._tokens_told = self._trainer.progress.tokens
+        self._evaluated = self._trainer.evaluation_seconds
         if self._board is not None:
             self._board.begin(state.global_step)
 
@@ -131,12 +133,15 @@ class Watch(TrainerCallback):
             )
 
     def _speed(self, step: int, steps: int) -> dict[str, float]:
-        """Return tokens a second since the last report, and the seconds left at the mean speed of this process."""
-        now, progress = time.monotonic(), self._trainer.progress
-        passed = now - self._last
+        """Return tokens a second since the last report, and the seconds left at the mean speed of this process.
+
+        An evaluation in between is no training; what is left takes as long as it did so far, evaluations included.
+        """
+        now, progress, evaluated = time.monotonic(), self._trainer.progress, self._trainer.evaluation_seconds
+        passed = now - self._last - (evaluated - self._evaluated)
         tokens = progress.tokens - self._tokens_told
         progress.seconds += passed
-        self._last, self._tokens_told = now, progress.tokens
+        self._last, self._tokens_told, self._evaluated = now, progress.tokens, evaluated
         a_step = (now - self._begun) / max(1, step - self._first_step)
         figures = {"tokens_per_second": tokens / passed, "eta_seconds": a_step * (steps - step)}
         used = utilisation(self._operations, tokens / passed, self._device, self._trainer.group.size)

@@ -27,7 +27,7 @@ from tunewright.trainer import attempts, checkpoints
 from tunewright.trainer.ranks.local import LocalRanks
 from tunewright.trainer.ranks.reporter import HANDED
 from tunewright.trainer.ranks.sharing import shared
-from tunewright.trainer.ranks.worker import LOST
+from tunewright.trainer.ranks.worker import LOST, UNMET
 from tunewright.trainer.settings import TrainerSettings
 from tunewright.trainer.spec import BESIDE_IDENTITY, TrainingSpec
 
@@ -216,6 +216,8 @@ class Launch:
     def _count_death(self, end: dict[str, Any]) -> None:
         if end["say"] == LOST:
             why = f"the processes lost each other: {end['why']}"
+        elif end["say"] == UNMET:
+            why = f"process {end['rank']} of {self.processes} could not join the others: {end['why']}"
         else:
             why = f"process {end['rank']} of {self.processes} was ended {end['how']}"
         if self._restarts >= self.spec.max_restarts:
@@ -230,7 +232,7 @@ class Launch:
         )
 
 
-_CAUSES = ("remedy", "error", "killed", LOST)
+_CAUSES = ("remedy", "error", UNMET, "killed", LOST)
 """Whose word counts when several processes end at once: those after it are mostly what came of it."""
 
 

@@ -79,7 +79,7 @@ class RayRanks:
             Unavailable: nodes were lost and did not come back.
         """
         self._wait_for_nodes()
-        self._end = None
+        self._end, self._heard = None, False
         self._mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
         trainer = TorchTrainer(
             take_part,

@@ -17,6 +17,7 @@ from tunewright.trainer.ranks import group
 from tunewright.trainer.ranks.reporter import RankReporter, Send
 
 LOST = "lost_peer"
+UNMET = "could_not_join"
 _PEER_IS_GONE = ("gloo/", "NCCL", "Connection closed by peer", "Broken pipe", "Connection reset", "store->get")
 
 
@@ -31,7 +32,13 @@ def main(task_file: Path, messages: IO[str]) -> None:
         messages.flush()
 
     task = json.loads(task_file.read_bytes())
-    joined = group.join(f"file://{task_file.with_name('meeting')}", cuda=task["cuda"])
+    try:
+        joined = group.join(f"file://{task_file.with_name('meeting')}", cuda=task["cuda"])
+    except Exception as error:
+        logging.getLogger(__name__).exception("process %s could not join the others", os.environ.get("RANK"))
+        why = f"{type(error).__name__}: {error}".partition("\n")[0]
+        send({"say": UNMET, "why": why, "rank": int(os.environ["RANK"])})
+        return
     report = RankReporter(joined, Path(task["checkpoints"]), task["runtime"], send, stop.is_set)
     take_part(task, report, send)
 

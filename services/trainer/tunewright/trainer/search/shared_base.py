@@ -22,8 +22,13 @@ class SharedBase:
         self._adapted: PeftModel | None = None
 
     def trainable(self, spec: TrainingSpec) -> Any:  # noqa: ANN401 - PEFT ships no types
-        """Return the base with a fresh adapter; the one before is gone."""
+        """Return the base with a fresh adapter; the one before is gone.
+
+        After an adapter that could not be made whole, as memory ran out, the base is loaded anew: nobody knows what is
+        left of that adapter in it.
+        """
         base = self._load() if self._adapted is None else bare(self._adapted)
+        self._adapted = None
         self._adapted = adapters.make_trainable(base, spec)
         return self._adapted
 

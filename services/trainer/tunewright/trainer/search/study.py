@@ -89,9 +89,9 @@ class Study:
             chosen["learning_rate"] = trial.suggest_float("learning_rate", *search.learning_rate, log=True)
         return chosen
 
-    def reported(self, trial: Trial) -> set[int]:
-        """Return the steps whose evaluations are known."""
-        return set(self._trials()[trial.number].intermediate_values)
+    def reported(self, trial: Trial) -> dict[int, float]:
+        """Return step → nats of the evaluations that are known."""
+        return dict(self._trials()[trial.number].intermediate_values)
 
     def complete(self, trial: Trial, eval_loss: float) -> None:
         """Take a trial that came to its end."""

@@ -57,6 +57,7 @@ class Search:
         self._fingerprint = fingerprint
         self._report = report
         self._folder = report.checkpoints / "search"
+        self._trial_steps = 0
         self._restore()
         self.study = Study(self._folder / _JOURNAL, spec)
 
@@ -111,7 +112,7 @@ class Search:
             shutil.rmtree(self._folder / "best", ignore_errors=True)
             (self._folder / "trial").rename(self._folder / "best")
         shutil.rmtree(self._folder / "trial", ignore_errors=True)
-        self._keep((trial.number + 1) * heard.steps)
+        self._keep_after(trial)
         came = f"held-out loss {outcome.eval_loss:.4f}" if outcome.eval_loss is not None else f"ended early, {why}"
         self._report.event(
             "trial",
@@ -129,8 +130,9 @@ class Search:
 
         def build(mended: TrainingSpec) -> Loop:
             trainer = self._build(mended, heard, mark)
-            trainer.last_step = heard.steps = watch.last_step = self._steps(trainer)
+            trainer.last_step = heard.steps = watch.last_step = self._trial_steps = self._steps(trainer)
             trainer.add_callback(watch)
+            watch.raise_if_worse()
             return trainer
 
         why = ""
@@ -138,6 +140,8 @@ class Search:
             trainer = Attempts(wanted, build, mark, heard, mends=lambda trouble: trouble.row != "E6").run()
         except Interrupted:
             raise
+        except _WorseError:
+            why = watch.why
         except Exception as error:
             trouble = troubles.recognise(error)
             if trouble is None or trouble.row not in _ENDS_A_TRIAL:
@@ -176,6 +180,12 @@ class Search:
             keeps_all=keeps_all,
         )
 
+    def _keep_after(self, trial: Trial) -> None:
+        """Keep the state after a trial, also after one that ended before anybody could count its steps."""
+        newest = checkpoints.latest(self._report.checkpoints)
+        number = (trial.number + 1) * self._trial_steps
+        self._keep(max(number, newest.step + 1 if newest is not None and not self._trial_steps else number, 1))
+
     def _keep(self, number: int) -> None:
         """Write a bundle of everything that is needed to go on from here."""
         found = {name: checkpoints.latest(self._folder / name) for name in ("trial", "best", "run")}
@@ -201,10 +211,14 @@ class Search:
         self._report.event("checkpoint_passed_over", why, severity=Severity.WARNING)
 
 
+class _WorseError(Exception):
+    """A trial that goes on was found worse than the median before it was stopped."""
+
+
 class _Pruning(TrainerCallback):
     """Tells the study of evaluations, and ends a trial that is worse than the median."""
 
-    def __init__(self, trial: Trial, reported: set[int]) -> None:
+    def __init__(self, trial: Trial, reported: dict[int, float]) -> None:
         self._trial = trial
         self._reported = reported
         self.why = ""
@@ -215,8 +229,23 @@ class _Pruning(TrainerCallback):
         step, loss = int(state.global_step), float(kwargs["metrics"]["eval_loss"])
         if not step or step in self._reported:
             return
-        self._reported.add(step)
+        self._reported[step] = loss
         self._trial.report(loss, step)
-        if step < self.last_step and self._trial.should_prune():
-            self.why = f"worse than the median of earlier trials after {step} steps ({loss:.4f})"
+        if self._is_worse():
             control.should_training_stop = True
+
+    def raise_if_worse(self) -> None:
+        """End a trial whose newest evaluation was told to the study, and whose run was stopped before it could end.
+
+        Raises:
+            _WorseError: it is worse than the median.
+        """
+        if self._is_worse():
+            raise _WorseError
+
+    def _is_worse(self) -> bool:
+        step = max(self._reported, default=0)
+        if not 0 < step < self.last_step or not self._trial.should_prune():
+            return False
+        self.why = f"worse than the median of earlier trials after {step} steps ({self._reported[step]:.4f})"
+        return True
