@@ -106,6 +106,15 @@ def test_a_run_goes_through_all_stages_and_a_room_s_refusal_names_the_stage(gate
     assert [found["field"] for found in answer.json()["error"]["tunewright"]["violations"]] == [
         "stages[1].training.learning_rate"
     ]
+    shared = staged({}, {}, {}, files=[*files, files[0]])
+    for stage in shared["stages"][:2]:
+        del stage["data"]
+    for bad in ({"weight": -1}, {"format": "xml"}):
+        entries = [{"file": files[0]}, {"file": files[1]} | bad]
+        with gateway.client() as client:
+            answer = client.post("/v1/runs", json={"recipe": shared | {"name": "shared-bot", "data": entries}})
+        violations = answer.json()["error"]["tunewright"]["violations"]
+        assert [found["field"] for found in violations] == [f"data[1].{next(iter(bad))}"], "no stage has it as its own"
     wanted = staged({"training": {"lora_r": 4}}, {}, {}, files=[*files, files[0]], training={"max_steps": 1})
     run = gateway.wait(gateway.submit(wanted | {"name": "staged-bot"}), "succeeded")
     made = run["artifacts"]

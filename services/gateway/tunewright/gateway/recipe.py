@@ -60,7 +60,7 @@ class Recipe:
     def upload_places(self) -> list[tuple[str, ArtifactRef]]:
         """Return each file with the path of its key."""
         return [
-            (f"{self.prefix(stage)}data[{position}].file", ref)
+            (f"{stage.data_key}[{position}].file", ref)
             for stage in self.stages
             for position, ref in enumerate(stage.uploads)
         ]
@@ -253,8 +253,9 @@ def _stage(
 ) -> TrainingStage:
     if not isinstance(training, training_pb2.TrainingSpec):
         raise TypeError(f"the training section is a {type(training).__name__}")
-    uploads = _uploads(data, f"{prefix}data", dataprep, found)
-    return TrainingStage(name=name, uploads=uploads, dataprep=dataprep, training=training)
+    key = f"{prefix}data"
+    uploads = _uploads(data, key, dataprep, found)
+    return TrainingStage(name=name, uploads=uploads, dataprep=dataprep, training=training, data_key=key)
 
 
 def _stage_document(stage: TrainingStage) -> dict[str, Any]:

@@ -184,6 +184,7 @@ def validate(rooms: Rooms, recipe: Recipe) -> None:
     inputs = Inputs(known, validate_only=True)
     violations: list[Violation] = []
     checks: list[tuple[str, str, Callable[[], object]]] = []
+    data_keys = {recipe.prefix(stage): stage.data_key for stage in recipe.stages}
     if recipe.base_ref is None:
         checks.append(("", "", partial(_import, rooms, recipe, inputs)))
     for number, stage in enumerate(recipe.stages):
@@ -203,19 +204,28 @@ def validate(rooms: Rooms, recipe: Recipe) -> None:
             elif _NOT_MADE_YET not in error.message:
                 raise
         except InvalidSpec as error:
-            found = [Violation(prefix + _path(section, v.field), v.description) for v in error.violations]
+            key = data_keys.get(prefix, "data")
+            found = [Violation(_path(prefix, section, v.field, key), v.description) for v in error.violations]
             violations += found or [Violation(prefix + (section or "base_model"), error.message)]
+    violations = list(dict.fromkeys(violations))  # what several stages share is wrong once
     if violations:
         text = "; ".join(f"{v.field}: {v.description}" for v in violations)
         raise InvalidSpec(f"the recipe is not valid: {text}", violations=violations)
 
 
-def _path(section: str, field: str) -> str:
-    """Return the path in the recipe of a field that a room names in its own spec."""
+def _path(prefix: str, section: str, field: str, data_key: str) -> str:
+    """Return the path in the recipe of a field that a room names in its own spec.
+
+    Args:
+        prefix: what stands before the paths of the stage's keys.
+        section: of the recipe.
+        field: as the room names it.
+        data_key: path of the stage's `data`, which it may share with others.
+    """
     if not section:
-        return {"source": "base_model", "revision": "base_revision"}.get(field, field)
+        return prefix + {"source": "base_model", "revision": "base_revision"}.get(field, field)
     path = f"{section}.{field.removeprefix('spec.')}"
-    return _SOURCE.sub(r"data[\1]", path)
+    return f"{data_key}[{match[1]}]{path[match.end() :]}" if (match := _SOURCE.match(path)) else prefix + path
 
 
 def failure_of(job: job_pb2.Job) -> TunewrightError:

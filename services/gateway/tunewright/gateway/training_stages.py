@@ -4,7 +4,7 @@ Knows no YAML and no room.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.message import Message
@@ -27,6 +27,8 @@ class TrainingStage:
     uploads: tuple[ArtifactRef, ...]
     dataprep: Message
     training: training_pb2.TrainingSpec
+    data_key: str = field(default="data", compare=False)
+    """Path of its files in the recipe: `data`, also where several stages share it, or `stages[1].data`."""
 
     def called(self, step: str) -> str:
         """Return the name of one of its steps in the run: `train`, or `train:sft`."""
