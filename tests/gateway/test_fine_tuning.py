@@ -4,14 +4,18 @@ import csv
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
+import torch
 from openai.types.fine_tuning import FineTuningJob
+from safetensors.torch import load_file, save_file
 
 from tests.gateway.processes import BOOTSTRAP_KEY, Gateway
+from tunewright.gateway.fine_tuning.checkpoints import as_peft_saves
 from tunewright.gateway.fine_tuning.plan import LEARNING_RATES, plan
 from tunewright.gateway.fine_tuning.request import CreateJob
 from tunewright.gateway.fine_tuning.rows import Found
@@ -270,3 +274,37 @@ def test_auto_sees_few_rows_more_often(count: int, epochs: int, batch: int) -> N
     training = made.recipe["training"]
     assert training["per_device_train_batch_size"] * training["gradient_accumulation_steps"] == batch
     assert "learning_rate" not in training
+
+
+def test_a_checkpoint_answers_by_its_name_as_soon_as_it_is_asked(
+    gateway: Gateway, sdk: openai.OpenAI, done: FineTuningJob
+) -> None:
+    (checkpoint,) = sdk.fine_tuning.jobs.checkpoints.list(done.id)
+    assert (checkpoint.object, checkpoint.step_number) == ("fine_tuning.job.checkpoint", 3)
+    assert checkpoint.fine_tuning_job_id == done.id
+    assert checkpoint.metrics.train_loss == pytest.approx(1 / 3)
+    name = checkpoint.fine_tuned_model_checkpoint
+    assert name == f"{done.fine_tuned_model}:ckpt-step-3"
+    ask: Any = {"messages": [{"role": "user", "content": "hello"}]}
+    assert sdk.chat.completions.create(model=name, **ask).model == name
+    assert name in [model.id for model in sdk.models.list()]
+    deployment = gateway.get(f"/v1/deployments/{done.id}-step-3")
+    adapter = gateway.get(f"/v1/artifacts/{done.model_extra['tunewright']['artifacts']['train']}")  # type: ignore[index]
+    assert deployment["model"] == adapter["parents"]["base"]
+    with pytest.raises(openai.NotFoundError):
+        sdk.chat.completions.create(model=f"{done.fine_tuned_model}:ckpt-step-4", **ask)
+    assert not sdk.fine_tuning.jobs.checkpoints.list(done.id, after=checkpoint.id).data
+
+
+def test_weights_of_a_checkpoint_are_named_as_peft_saves_them(tmp_path: Path) -> None:
+    names = {
+        "base.q_proj.lora_A.default.weight": "base.q_proj.lora_A.weight",
+        "base.q_proj.lora_magnitude_vector.default.weight": "base.q_proj.lora_magnitude_vector",
+        "base.norm.modules_to_save.default.weight": "base.norm.weight",
+    }
+    tensors = {name: torch.full((2, place), float(place)) for place, name in enumerate(names, 1)}
+    save_file(tensors, tmp_path / "trained.safetensors")
+    as_peft_saves(tmp_path / "trained.safetensors", tmp_path / "adapter.safetensors")
+    renamed = load_file(tmp_path / "adapter.safetensors")
+    assert set(renamed) == set(names.values())
+    assert all(torch.equal(renamed[new], tensors[old]) for old, new in names.items())

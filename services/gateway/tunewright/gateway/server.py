@@ -26,6 +26,7 @@ from tunewright.gateway.database import Database
 from tunewright.gateway.durable import DurableRuns
 from tunewright.gateway.file_records import FileRecords
 from tunewright.gateway.filing import Filing
+from tunewright.gateway.fine_tuning.checkpoints import Checkpoints
 from tunewright.gateway.fine_tuning.jobs import FineTuning
 from tunewright.gateway.http.app import create_app
 from tunewright.gateway.http.state import State
@@ -131,6 +132,9 @@ def build(settings: GatewaySettings) -> State:
     fine_tuning = FineTuning(
         files=filing, records=jobs, views=views, models=models, folder=settings.work_dir / "fine_tuning"
     )
+    checkpoints = Checkpoints(
+        store=store, records=jobs, views=views, rooms=rooms, owners=owners, folder=settings.work_dir / "checkpoints"
+    )
     return State(
         settings=settings,
         store=store,
@@ -147,6 +151,7 @@ def build(settings: GatewaySettings) -> State:
         files=records,
         filing=filing,
         fine_tuning=fine_tuning,
+        checkpoints=checkpoints,
         parts=UploadRecords(database),
         owners=owners,
         jobs=jobs,

@@ -173,6 +173,17 @@ def deploy(rooms: Rooms, recipe: Recipe, name: str, inputs: Inputs) -> inference
     return rooms.call(Room.INFERENCE, rooms.inference.Deploy, request).deployment
 
 
+def deploy_adapter(rooms: Rooms, recipe: Recipe, name: str, inputs: Inputs) -> inference_pb2.Deployment:
+    """Start the deployment `name` of the artifact "model" with "adapter" on top, or attach to it. Raises as above."""
+    request = inference_pb2.DeployRequest(
+        name=name,
+        spec=recipe.section("deployment", inference_pb2.DeploymentSpec),
+        model=inputs.proto("model", Kind.MODEL),
+        adapter=inputs.proto("adapter", Kind.ADAPTER),
+    )
+    return rooms.call(Room.INFERENCE, rooms.inference.Deploy, request).deployment
+
+
 def validate(rooms: Rooms, recipe: Recipe) -> None:
     """Ask every room whether its part of the recipe is right; nothing is started.
 

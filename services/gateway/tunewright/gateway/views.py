@@ -87,6 +87,17 @@ class RunViews:
         with self._database.read() as connection:
             return [_event(row) for row in connection.execute(query)]
 
+    def figures(self, run_id: str, stage: str) -> list[dict[str, Any]]:
+        """Return the figures that a stage has told of its steps, with the time of each, oldest first."""
+        query = (
+            sa.select(EVENTS.c.time, EVENTS.c.data)
+            .where(EVENTS.c.run_id == run_id, EVENTS.c.stage == stage, EVENTS.c.type == "progress")
+            .order_by(EVENTS.c.sequence)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        return [{**json.loads(row.data), "time": row.time} for row in rows]
+
     def estimated_finish(self, run_id: str) -> int | None:
         """Return the Unix time at which the training of a run will end by its own newest estimate, None if unknown."""
         query = (

@@ -4,6 +4,7 @@ A model is the project's whose run promoted it, or whose run or key deployed it.
 `ft:` name, its base by the name that the job gave it; the names of the deployments behind them are not shown.
 """
 
+import re
 import threading
 import time
 from collections import defaultdict
@@ -19,6 +20,19 @@ from tunewright.gateway.owners import DEPLOYMENT, RUN, Owners
 from tunewright.gateway.routing import ModelNotFound, Route, Routes, Served
 
 _FRESH_SECONDS = 1.0
+CHECKPOINT = re.compile(r"(ft:.+):ckpt-step-([1-9][0-9]{0,9})")
+"""Public name of a checkpoint: its job's model, and the step."""
+_CHECKPOINT_DEPLOYMENT = re.compile(r"(ftjob-[0-9a-f]{24})-step-([0-9]+)")
+
+
+def checkpoint_name(model: str, step: object) -> str:
+    """Return the public name of a checkpoint."""
+    return f"{model}:ckpt-step-{step}"
+
+
+def checkpoint_deployment(job_id: str, step: object) -> str:
+    """Return the name under which a checkpoint is deployed."""
+    return f"{job_id}-step-{step}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +120,19 @@ class VisibleModels:
             for project in mine or {DEFAULT_PROJECT}:
                 listed = served.alias is not None or name not in behind
                 names[project][name] = Visible(name=name, served=served, listed=listed)
+        self._name_jobs(table, names)
+        return _Snapshot(dict(names))
+
+    def _name_jobs(self, table: dict[str, Served], names: dict[str, dict[str, Visible]]) -> None:
+        """Show what fine-tuning jobs made by the names that the contract gives them."""
+        checkpoints = [found for name in table if (found := _CHECKPOINT_DEPLOYMENT.fullmatch(name))]
         for job in self._jobs():
             own = names[job.project]
+            for found in checkpoints:
+                if found[1] == job.name and found[0] in own:
+                    served, name = own.pop(found[0]).served, checkpoint_name(job.model_name, found[2])
+                    if job.model_deleted_at is None:
+                        own[name] = Visible(name=name, served=served, listed=True, root=job.base_model)
             for name in (job.name, job.base_deployment):
                 if name in own:
                     own[name] = Visible(name=name, served=own[name].served, listed=False)
@@ -115,9 +140,9 @@ class VisibleModels:
                 own[job.model_name] = Visible(
                     name=job.model_name, served=table[job.name], listed=True, root=job.base_model
                 )
-            if job.base_deployment in own and job.base_model not in own:
+            named = job.base_deployment in own and job.base_model not in own
+            if named and not job.base_model.startswith("ft:"):  # those have their own job, or were deleted
                 own[job.base_model] = Visible(name=job.base_model, served=table[job.base_deployment], listed=True)
-        return _Snapshot(dict(names))
 
     def _projects_of_deployments(self, runs: dict[str, str]) -> dict[str, set[str]]:
         query = sa.select(STAGES.c.deployment, STAGES.c.run_id).where(STAGES.c.deployment.is_not(None)).distinct()

@@ -42,7 +42,7 @@ def settle(
         TunewrightError, ArtifactError: the store or the database fails; it is tried again at the next question.
     """
     manifest = load_manifest(files.store, ArtifactRef.parse(run["artifacts"]["train"]))
-    history = training_log(files.store, manifest) or _from_events(views, row.run_id)
+    history = training_log(files.store, manifest) or views.figures(row.run_id, "train")
     owner = KeyRecord(id=row.key_id, name="", created_at=0, salt="", sha256="", project=row.project)
     folder.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(dir=folder))
@@ -62,14 +62,6 @@ def training_log(store: Store, manifest: Manifest) -> list[dict[str, Any]]:
             data = store.get_bytes(file_key(artifact_prefix(manifest.ref), entry.path, entry.sha256))
             return [json.loads(line) for line in data.splitlines()]
     return []
-
-
-def _from_events(views: RunViews, run_id: str) -> list[dict[str, Any]]:
-    history, after = [], 0
-    while events := views.events(run_id, after):
-        after = events[-1]["sequence"]
-        history += [e["data"] for e in events if e["stage"] == "train" and e["type"] == "progress"]
-    return history
 
 
 def _table(history: list[dict[str, Any]]) -> str:

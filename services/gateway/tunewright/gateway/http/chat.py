@@ -27,11 +27,15 @@ from tunewright.gateway.http.relay import Relay
 from tunewright.gateway.http.state import State, state_of
 from tunewright.gateway.http.stopwatch import Stopwatch
 from tunewright.gateway.keys import KeyRecord
-from tunewright.gateway.routing import Recovering, Route
+from tunewright.gateway.routing import ModelNotFound, Recovering, Route
+from tunewright.gateway.visible import CHECKPOINT
 
 _ERROR_BYTES = 1 << 20
 _CLIENT_GONE = 499
 _SSE = "text/event-stream"
+_CHECKPOINT_SECONDS = 120.0
+"""Longest wait for a checkpoint's adapter, and for an engine of its base where none runs."""
+_CHECKPOINT_POLL_SECONDS = 0.5
 _LOCATION = re.compile(r"'loc': \('body', '(\w+)'")
 _USER_FIELDS = ("safety_identifier", "user")
 """Where OpenAI's requests name the end user; the first that is there decides between versions."""
@@ -59,7 +63,7 @@ async def completions(request: Request, key: InferKey) -> Response:
 async def _pass_through(request: Request, path: str, key: KeyRecord) -> Response:
     state = state_of(request)
     document = _parsed(await request.body(), path)
-    route = await _resolve(state, key.project, document)
+    route = await _resolve(state, key, document)
     relay = Relay(route, document, state.usage, state.meter, key)
     body = json.dumps(relay.request, ensure_ascii=False).encode(errors="surrogatepass")
     if state.open_completions >= state.settings.max_open_completions:
@@ -116,20 +120,38 @@ def _wrong(field: str, description: str) -> InvalidSpec:
     return InvalidSpec(f"{field}: {description}", violations=[Violation(field, description)])
 
 
-async def _resolve(state: State, project: str, document: dict[str, Any]) -> Route:
+async def _resolve(state: State, key: KeyRecord, document: dict[str, Any]) -> Route:
     """Return where the model answers; an engine that is started again after its death is waited for."""
     model = document["model"]
     user = next((value for name in _USER_FIELDS if isinstance(value := document.get(name), str)), "")
     deadline = time.monotonic() + state.settings.recovery_wait_seconds
     while True:
         try:
-            if state.models.known(project, model):
-                return state.models.resolve(project, model, user)
-            return await run_in_threadpool(state.models.resolve, project, model, user)
+            if state.models.known(key.project, model):
+                return state.models.resolve(key.project, model, user)
+            return await run_in_threadpool(state.models.resolve, key.project, model, user)
         except Recovering:
             if time.monotonic() >= deadline or state.stopping.is_set():
                 raise
             await asyncio.sleep(_RECOVERY_POLL_SECONDS)
+        except ModelNotFound:
+            if not CHECKPOINT.fullmatch(model):
+                raise
+            await run_in_threadpool(state.checkpoints.deploy, key, model)
+            return await _once_it_answers(state, key.project, model)
+
+
+async def _once_it_answers(state: State, project: str, model: str) -> Route:
+    """Return where a checkpoint answers that was just deployed: its first question waits for it. Raises Unavailable."""
+    deadline = time.monotonic() + _CHECKPOINT_SECONDS
+    while True:
+        state.models.forget()
+        try:
+            return await run_in_threadpool(state.models.resolve, project, model)
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(_CHECKPOINT_POLL_SECONDS)
 
 
 async def _ask(

@@ -12,7 +12,7 @@ from tunewright.gateway.fine_tuning.objects import event_object, sequence_of
 from tunewright.gateway.fine_tuning.request import CreateJob
 from tunewright.gateway.http import runs
 from tunewright.gateway.http.auth import TrainKey
-from tunewright.gateway.http.files import page
+from tunewright.gateway.http.files import after_cursor, page
 from tunewright.gateway.http.state import State, state_of
 from tunewright.gateway.keys import KeyRecord
 
@@ -73,6 +73,15 @@ async def list_events(
 ) -> dict[str, Any]:
     """List the events of a job, newest first."""
     return page(await run_in_threadpool(_events, state_of(request), key.project, job_id, limit + 1, after), limit)
+
+
+@router.get("/{job_id}/checkpoints")
+async def list_checkpoints(
+    request: Request, job_id: str, key: TrainKey, limit: Limit = 10, after: str | None = None
+) -> dict[str, Any]:
+    """List the checkpoints that are kept of a job, newest first; those of one that succeeded may be used in chat."""
+    found = await run_in_threadpool(state_of(request).checkpoints.of_job, key.project, job_id)
+    return page(after_cursor(found, after, "checkpoint"), limit)
 
 
 def jobs_of(state: State) -> FineTuning:

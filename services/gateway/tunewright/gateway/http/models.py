@@ -128,6 +128,7 @@ def _delete_model(state: State, key: KeyRecord, name: str) -> None:
         )
     if job is not None:
         state.jobs.model_deleted(job.id)
+        state.checkpoints.stop(job.id)
     _forget_alias(state, alias.name, key)
     try:
         state.rooms.undeploy(alias.deployment)

@@ -13,6 +13,7 @@ from tunewright.gateway.clients import Rooms
 from tunewright.gateway.durable import DurableRuns
 from tunewright.gateway.file_records import FileRecords
 from tunewright.gateway.filing import Filing
+from tunewright.gateway.fine_tuning.checkpoints import Checkpoints
 from tunewright.gateway.fine_tuning.jobs import FineTuning
 from tunewright.gateway.job_records import JobRecords
 from tunewright.gateway.journal import Journal
@@ -48,6 +49,7 @@ class State:
     files: FileRecords
     filing: Filing
     fine_tuning: FineTuning
+    checkpoints: Checkpoints
     parts: UploadRecords
     owners: Owners
     jobs: JobRecords
