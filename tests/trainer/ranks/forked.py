@@ -2,7 +2,7 @@
 
 What happens in one of them is planted by its own words: `plan` is rank → [what, step]. `kill` is kill -9 before that
 step, once; `nan` spoils a gradient in it, once; `memory` raises what an allocator raises, once; `join`
-keeps it from joining the others, once.
+keeps it from joining the others, once; `freeze` stops it, once, and leaves it alive.
 """
 
 import json
@@ -61,7 +61,7 @@ def fork(monkeypatch: pytest.MonkeyPatch, plan: Plan | None = None) -> None:
     """Have ranks forked, in which happens what is planned."""
 
     def start_one(self: local.LocalRanks, rank: int, task: Path) -> Any:  # noqa: ANN401 - stands for a Popen
-        environment = local.environment_of(rank, self._size, cuda=self._task["cuda"])
+        environment = local.environment_of(rank, self._size, self._task)
         messages = task.with_name(f"messages-{rank}.jsonl")
         happens = (plan or {}).get(rank)
         process = PROCESSES.Process(target=_rank, args=(task, messages, environment, happens))
@@ -107,6 +107,8 @@ def _plant(what: str, step: int, checkpoints: Path) -> None:
         done.touch()
         if what == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if what == "freeze":
+            os.kill(os.getpid(), signal.SIGSTOP)
         if what == "memory":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         parameter: Any = next(value for name, value in adapters.trainable(self.model).items() if "lora_B" in name)

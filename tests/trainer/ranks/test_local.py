@@ -94,6 +94,21 @@ def test_after_a_kill_all_go_on_from_the_newest_checkpoint_to_the_same_bytes(
     ).read_bytes()
 
 
+@pytest.mark.heavy  # the others wait for it as long as the setting says
+def test_a_process_that_is_frozen_is_named_after_the_time_that_the_service_allows(
+    two: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNEWRIGHT_RANK_PATIENCE_SECONDS", "15")
+    fork(monkeypatch, {1: ("freeze", 4)})
+    result = go(tmp_path, 2)
+    (text,) = [message for kind, message, _ in result.report.events if kind == "restart"]
+    assert text.startswith("process 1 of 2 lives and does not answer (")
+    assert "15000ms" in text
+    assert (result.output / "adapter_model.safetensors").read_bytes() == (
+        two.output / "adapter_model.safetensors"
+    ).read_bytes()
+
+
 def test_a_process_that_cannot_join_the_others_says_so_and_all_are_started_again(
     two: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

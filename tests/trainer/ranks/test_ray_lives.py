@@ -36,7 +36,7 @@ def test_a_stop_while_a_second_life_waits_for_room_ends_it(tmp_path: Path, monke
     monkeypatch.setattr(ray, "remote", lambda _: type("Remote", (), {"options": lambda *_, **__: Maker()}))
     monkeypatch.setattr(on_ray, "TorchTrainer", lambda *_, **__: type("Trainer", (), {"fit": lambda _: waits.wait()})())
     ranks: Any = object.__new__(on_ray.RayRanks)
-    ranks.size, ranks._folder, ranks._cuda, ranks._task = 1, tmp_path, False, {}
+    ranks.size, ranks._folder, ranks._cuda, ranks._task = 1, tmp_path, False, {"patience_seconds": 900}
     ranks._asked = ranks._heard = False
     monkeypatch.setattr(on_ray.RayRanks, "_wait_for_nodes", lambda _: None)
     try:

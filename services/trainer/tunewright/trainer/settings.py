@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from tunewright.chassis.settings import ServiceSettings
 
 
@@ -14,6 +16,9 @@ class TrainerSettings(ServiceSettings):
     is refused."""
     tensorboard_dir: Path | None = None
     """Folder for TensorBoard's event files, one folder a job below it; none are written without."""
+    rank_patience_seconds: float = Field(default=900.0, ge=1, le=86_400)
+    """How long a process of several waits for another before the run takes that one for frozen and starts all again:
+    more than the slowest checkpoint takes to write."""
     report_to: Literal["none", "mlflow", "trackio", "wandb"] = "none"
     """Experiment tracker that hears of the figures too; its package must be installed where the trainer runs, and reads
     its own variables."""

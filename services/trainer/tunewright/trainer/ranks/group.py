@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import distributed
 
-PATIENCE = timedelta(minutes=15)
-"""How long a process waits for another before it says so: more than the slowest checkpoint takes to write."""
+PATIENCE_SECONDS = "RANK_PATIENCE_SECONDS"
+"""Variable, beside RANK: how long a process waits for another before it says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def current() -> Group:
 
 
 def join(meeting_point: str, *, cuda: bool) -> Group:
-    """Meet the other processes; RANK and WORLD_SIZE tell which of how many this is.
+    """Meet the other processes; RANK and WORLD_SIZE tell which of how many this is, PATIENCE_SECONDS how long it waits.
 
     Args:
         meeting_point: URL of a store as torch.distributed takes it.
@@ -75,13 +75,17 @@ def join(meeting_point: str, *, cuda: bool) -> Group:
     """
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     backend = "nccl" if cuda else "gloo"
-    distributed.init_process_group(backend, init_method=meeting_point, rank=rank, world_size=size, timeout=PATIENCE)
+    distributed.init_process_group(backend, init_method=meeting_point, rank=rank, world_size=size, timeout=_patience())
     return _joined()
+
+
+def _patience() -> timedelta:
+    return timedelta(seconds=float(os.environ[PATIENCE_SECONDS]))
 
 
 @cache
 def _joined() -> Group:
-    control = distributed.new_group(backend="gloo", timeout=PATIENCE)
+    control = distributed.new_group(backend="gloo", timeout=_patience())
     return Group(distributed.get_rank(), distributed.get_world_size(), control)
 
 

@@ -121,6 +121,7 @@ def _task(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, repo
         "output": str(output_dir.resolve()),
         "checkpoints": str(report.checkpoints.resolve()),
         "runtime": dict(report.runtime),
+        "patience_seconds": read_settings(TrainerSettings).rank_patience_seconds,
     }
 
 
@@ -172,7 +173,8 @@ class Launch:
             if failed and (settled is None or len(failed) == self.processes):
                 settled = time.monotonic() + (_SETTLE_SECONDS if len(failed) < self.processes else 0)
             if settled is not None and time.monotonic() >= settled:
-                return min(failed, key=lambda end: _CAUSES.index(end["say"]))
+                cause = min(failed, key=lambda end: _CAUSES.index(end["say"]))
+                return {**cause, "silent": sorted(set(range(self.processes)) - dead.keys() - ends.keys())}
             if not self._stopping and self.report.stop_requested():
                 self._stopping = True
                 self.ranks.ask_to_stop()
@@ -216,6 +218,9 @@ class Launch:
     def _count_death(self, end: dict[str, Any]) -> None:
         if end["say"] == LOST:
             why = f"the processes lost each other: {end['why']}"
+            if end["silent"]:
+                numbers = ", ".join(map(str, end["silent"]))
+                why = f"process {numbers} of {self.processes} lives and does not answer ({end['why']})"
         elif end["say"] == UNMET:
             why = f"process {end['rank']} of {self.processes} could not join the others: {end['why']}"
         else:

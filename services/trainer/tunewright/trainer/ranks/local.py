@@ -10,12 +10,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from tunewright.chassis import leash
+from tunewright.trainer.ranks.group import PATIENCE_SECONDS
 
 WORKER = (sys.executable, "-m", "tunewright.trainer.ranks.worker")
 
@@ -76,7 +78,7 @@ class LocalRanks:
 
     def _start_one(self, rank: int, task: Path) -> subprocess.Popen[bytes]:
         command = leash.command([*WORKER, str(task), str(self._folder / f"messages-{rank}.jsonl")])
-        environment = {**os.environ, **environment_of(rank, self._size, cuda=self._task["cuda"])}
+        environment = {**os.environ, **environment_of(rank, self._size, self._task)}
         return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
 
     def _new_lines(self, rank: int) -> list[bytes]:
@@ -91,15 +93,15 @@ class LocalRanks:
         return whole.splitlines()
 
 
-def environment_of(rank: int, size: int, *, cuda: bool) -> dict[str, str]:
+def environment_of(rank: int, size: int, task: Mapping[str, Any]) -> dict[str, str]:
     """Return what a process must know of itself; nothing of a run on one machine leaves the loopback interface."""
     found = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1"}
     loopback = "lo0" if sys.platform == "darwin" else "lo"
-    own = {name: str(value) for name, value in found.items()}
+    own = {name: str(value) for name, value in found.items()} | {PATIENCE_SECONDS: str(task["patience_seconds"])}
     own |= {name: os.environ.get(name, loopback) for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
     # NVLink multicast is off unless asked for: it can put GPUs that others share out of service.
     own["NCCL_NVLS_ENABLE"] = os.environ.get("NCCL_NVLS_ENABLE", "0")
-    threads = 8 if cuda else max(1, (psutil.cpu_count(logical=False) or 1) // size)
+    threads = 8 if task["cuda"] else max(1, (psutil.cpu_count(logical=False) or 1) // size)
     own["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
     return own
 

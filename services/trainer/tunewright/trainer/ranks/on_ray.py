@@ -27,7 +27,6 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from tunewright.chassis import ray_cluster
 from tunewright.chassis.errors import InvalidSpec, Unavailable, Violation
-from tunewright.trainer.ranks.group import PATIENCE
 from tunewright.trainer.ranks.mailbox import Mailbox
 from tunewright.trainer.ranks.ray_worker import Ended, take_part
 from tunewright.trainer.ranks.sharing import shared
@@ -90,7 +89,9 @@ class RayRanks:
                 storage_path=str(self._folder),
                 failure_config=FailureConfig(max_failures=0),
             ),
-            torch_config=TorchConfig(backend="nccl" if self._cuda else "gloo", timeout_s=int(PATIENCE.total_seconds())),
+            torch_config=TorchConfig(
+                backend="nccl" if self._cuda else "gloo", timeout_s=max(1, int(self._task["patience_seconds"]))
+            ),
         )
         self._fit = threading.Thread(target=self._run, args=(trainer,), daemon=True)
         self._fit.start()

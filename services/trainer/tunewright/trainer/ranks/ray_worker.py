@@ -33,6 +33,7 @@ def take_part(config: dict[str, Any]) -> None:
     """
     task, mailbox = config["task"], config["mailbox"]
     rank = train.get_context().get_world_rank()
+    os.environ[group.PATIENCE_SECONDS] = str(task["patience_seconds"])
     if task["cuda"]:
         os.environ["LOCAL_RANK"] = str(get_device().index)  # among the GPUs that the node's workers see
     stop = threading.Event()
