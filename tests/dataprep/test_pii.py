@@ -75,7 +75,12 @@ def test_a_placeholder_is_no_personal_data(masked: str) -> None:
     assert find(masked) == []
 
 
-PATTERNS = [finding._CARD, finding._CHINESE_ID, finding._SOCIAL_SECURITY, *(pattern for pattern, _ in finding._PHONES)]
+PATTERNS = {
+    finding._CARD: 13,
+    finding._CHINESE_ID: 17,
+    finding._SOCIAL_SECURITY: 9,
+    **{pattern: least for pattern, least, _ in finding._PHONES},
+}
 NUMBERS = st.one_of(
     *(
         st.from_regex(pattern.pattern.replace("\\2", "-"), alphabet=st.sampled_from("0123456789 .-+()（）转xX6a"))
@@ -88,13 +93,25 @@ NUMBERS = st.one_of(
 @settings(max_examples=400, deadline=None)
 @given(st.lists(NUMBERS, max_size=5).map("".join))
 def test_looking_only_where_digits_are_finds_what_looking_everywhere_does(text: str) -> None:
-    numbers = [match.span() for match in finding._NUMBER.finditer(text)]
-    checks = dict(finding._PHONES)
-    for pattern in PATTERNS:
+    numbers = [finding._number(match) for match in finding._NUMBER.finditer(text)]
+    abroad = [number for number in numbers if finding._may_be_international(text, number)]
+    checks = {pattern: check for pattern, _, check in finding._PHONES}
+    for pattern, least in PATTERNS.items():
         whole = _long(pattern.finditer(text))
-        assert _long(finding._in_numbers(pattern, text, numbers)) == whole
+        places = abroad if pattern is finding._INTERNATIONAL else numbers
+        assert _long(finding._in_numbers(pattern, text, places, least)) == whole
         if pattern not in checks or any(map(checks[pattern], whole)):
             assert not whole or scan([text])[0] & DIGITS
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(["tel", "Phone number", "电话", "fax no."]), st.text(" \n\u3000", max_size=70), NUMBERS, NUMBERS)
+def test_a_number_that_is_named_a_phone_is_not_passed_over(name: str, space: str, before: str, number: str) -> None:
+    for sign in (":", "：", " is", " IS", " i\u017f", "是", "为", ""):
+        text = f"{before}{name}{sign}{space}{number}"
+        places = [finding._number(match) for match in finding._NUMBER.finditer(text)]
+        named = [match for match in finding._NAMED.finditer(text) if sum(map(str.isdigit, match[1])) >= 7]
+        assert not named or any(finding._is_announced(text, place.start) for place in places)
 
 
 def _long(matches: Iterable[re.Match[str]]) -> list[str]:

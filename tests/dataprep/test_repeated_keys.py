@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.dataprep.preparation import Prepared, prepare
 from tests.dataprep.tool_rows import call, turn
 from tunewright.chassis.errors import InvalidData
 from tunewright.dataprep.problems import RowError
-from tunewright.dataprep.readers.repeated_keys import repeated_key
+from tunewright.dataprep.readers.repeated_keys import key_colons, repeated_key
 from tunewright.dataprep.turns import conversation
 
 GOOD = b'{"prompt": "What: \\": is %d?", "completion": "A colon : %d"}\n'
@@ -103,3 +104,8 @@ def test_arguments_that_are_a_string_may_not_have_a_key_twice_either() -> None:
     with pytest.raises(RowError, match="the key 'city' stands twice") as error:
         conversation([turn("user", "Weather?"), called], "messages")
     assert error.value.problem.field == "messages[1].tool_calls[0].function.arguments"
+
+
+@given(st.lists(st.binary(max_size=40) | TEXTS.map(str.encode), max_size=4))
+def test_colons_that_may_be_a_keys_are_counted_line_by_line(lines: list[bytes]) -> None:
+    assert key_colons(lines) == [len(re.findall(rb'(?<=["\x20\t\n\r]):', line)) for line in lines]

@@ -10,8 +10,10 @@ import pytest
 
 from tests.dataprep.preparation import Prepared, pair, prepare, prepare_inputs, to_jsonl
 from tunewright.dataprep import histograms, plots
-from tunewright.dataprep.excerpts import excerpt, hidden
+from tunewright.dataprep.excerpts import drop_example, excerpt, hidden
 from tunewright.dataprep.page import difference, visible
+from tunewright.dataprep.shapes import Message
+from tunewright.dataprep.tally import Counts, Shown
 
 ROOT = Path(__file__).parents[2]
 SECRETS = {
@@ -295,3 +297,22 @@ def test_a_histogram_counts_every_length_once() -> None:
     assert shown["edges"][0] == 0
     assert shown["edges"][-1] > 10**6
     assert (shown["min"], shown["median"], shown["max"]) == (0, 11, 10**6)
+
+
+def test_a_block_gives_no_examples_once_earlier_ones_gave_four_whatever_the_order() -> None:
+    shown = Shown()
+
+    def gives(block: int, rows: int) -> int:
+        counts = Counts(enough=shown.enough(block))
+        for row in range(rows):
+            if counts.wants_example("refusal"):
+                counts.drop("refusal", drop_example("a.jsonl", row, "", "No."))
+            before, after = "<b>a</b>", "a"
+            turns: list[list[Message]] = [[{"role": "user", "content": text}] for text in (before, after)]
+            counts.change("a.jsonl", row, {"html": 0}, *turns)
+        shown.note(block, counts)
+        assert len(counts.drop_examples.get("refusal", ())) == len(counts.change_examples.get("html", ()))
+        return len(counts.drop_examples.get("refusal", ()))
+
+    assert [gives(5, 9), gives(2, 2), gives(2, 2), gives(3, 1), gives(4, 9)] == [4, 2, 2, 1, 4]
+    assert [gives(6, 9), gives(5, 9), gives(4, 9), gives(1, 9)] == [0, 0, 4, 4]

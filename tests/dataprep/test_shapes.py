@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.dataprep.preparation import pair, prepare
 from tunewright.chassis.errors import InvalidData
+from tunewright.dataprep.shapes import Recognition, Shape, Shaper
 
 
 def chat(*turns: tuple[str, Any]) -> dict[str, Any]:
@@ -222,3 +225,35 @@ def test_sharegpt_conversations_become_messages(tmp_path: Path) -> None:
         {"role": "assistant", "content": "b"},
     ]
     assert [message["role"] for message in result.rows[1]["messages"]] == ["user", "assistant"]
+
+
+TEXTS = st.sampled_from(["", "Hi", " ", "data:image/png;base64,AAAA", None, 7])
+TURNS = st.lists(
+    st.dictionaries(st.sampled_from(["role", "content", "name"]), st.sampled_from(["user", "assistant", "Hi", 7])),
+    max_size=3,
+)
+NAMES = ["instruction", "input", "output", "prompt", "completion", "system", "id", "image"]
+PLAIN = [
+    (Shape.MESSAGES, chat(("user", "Hi"), ("assistant", "Hello"))),
+    (Shape.INSTRUCTION, {"instruction": "Hi", "output": "Hello"}),
+    (Shape.INSTRUCTION, {"instruction": "Hi", "input": "", "output": "Hello"}),
+    (Shape.PROMPT_COMPLETION, {"prompt": "Hi", "completion": "Hello"}),
+]
+
+
+@pytest.mark.parametrize(("shape", "row"), PLAIN)
+def test_rows_of_the_simplest_form_take_the_short_way(shape: Shape, row: dict[str, Any]) -> None:
+    shaper = Shaper(Recognition(shape, (), 1, 1))
+    assert shaper.plain(row) == shaper(row)
+    assert Shaper(Recognition(shape, (), 1, 1), "Be brief.").plain(row) is None
+    assert shaper.plain({**row, "id": 1}) is None, "it may have fields that count for something"
+
+
+@given(
+    shape=st.sampled_from([shape for shape, _ in PLAIN]),
+    row=st.dictionaries(st.sampled_from(NAMES), TEXTS) | st.fixed_dictionaries({"messages": TURNS}),
+)
+def test_the_short_way_leads_where_the_long_one_does(shape: Shape, row: dict[str, Any]) -> None:
+    shaper = Shaper(Recognition(shape, (), 1, 1))
+    if (plain := shaper.plain(row)) is not None:
+        assert plain == shaper(row)

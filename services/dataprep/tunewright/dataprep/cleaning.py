@@ -54,6 +54,7 @@ _FLAGS = {
     "outer_space": guards.SPACE,
 }
 """Rule → the flag without which it leaves a text as it is; NFKC needs another one."""
+_UNUSUAL_FLAGS = guards.LINE_ENDING | guards.CONTROL | guards.INVISIBLE
 _MAX_ROUNDS = 50
 _CODE_MARK = re.compile("[\x01-\x05]")
 _UNUSUAL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u200b-\u200d\u2028\u2029\u2060\ufeff]")
@@ -148,7 +149,7 @@ def clean_text(
         if flags is not None and not flags & looked_for:
             break
         before = text
-        for name, rule in _rules_for(text, spec, about, is_answer=is_answer):
+        for name, rule in _rules_for(text, spec, about, is_answer=is_answer, flags=flags):
             if flags is not None and not flags & _flag_of(name, spec):
                 continue
             changed = rule(text)
@@ -171,9 +172,11 @@ def _flag_of(rule: str, spec: Cleaning) -> int:
     return guards.NON_ASCII if rule == "unicode" and spec.unicode == "nfkc" else _FLAGS[rule]
 
 
-def _rules_for(text: str, spec: Cleaning, about: _Subject, *, is_answer: bool) -> list[tuple[str, Rule]]:
+def _rules_for(
+    text: str, spec: Cleaning, about: _Subject, *, is_answer: bool, flags: int | None
+) -> list[tuple[str, Rule]]:
     """Return the rules that this text may need; most texts need next to none, and looking is cheap."""
-    unusual = _UNUSUAL.search(text) is not None
+    unusual = _UNUSUAL.search(text) is not None if flags is None else bool(flags & _UNUSUAL_FLAGS)
     foreign = not text.isascii()
     has_tokens = not spec.control_characters and _CODE_MARK.search(text) is not None
     angle = spec.html and not has_tokens and ("<" in text or "&" in text) and not about.markup

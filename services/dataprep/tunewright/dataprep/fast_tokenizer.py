@@ -51,6 +51,8 @@ class FastTokenizer:
     def __init__(self, every: fastokens.Tokenizer, most: fastokens.Tokenizer | None = None) -> None:
         self._every = every
         self._most = most
+        if most is not None:
+            parted_digits.warm()
 
     @property
     def has_two_forms(self) -> bool:

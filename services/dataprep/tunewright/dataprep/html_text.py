@@ -127,6 +127,9 @@ class _Writer:
             self._write(text)
 
     def _collapsed(self, text: str) -> None:
+        if "\x03" not in text:  # what tokens of fenced code begin with
+            self._flat(text)
+            return
         for index, piece in enumerate(_around_fences(text)):
             if index % 2:
                 self._fenced_token(piece)

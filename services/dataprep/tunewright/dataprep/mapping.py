@@ -31,7 +31,7 @@ from tunewright.dataprep.rows import Facts
 from tunewright.dataprep.shapes import Message, Recognition, Shaper
 from tunewright.dataprep.spec import DataprepSpec
 from tunewright.dataprep.splitting import place
-from tunewright.dataprep.tally import Counts
+from tunewright.dataprep.tally import Counts, Shown
 from tunewright.dataprep.tokens import TokenCounter
 
 _ANSWERS = (ASSISTANT, CHOSEN, TEXT)
@@ -53,6 +53,8 @@ class Job:
     """Counts tokens as the base does; None where no base is known."""
     repeated: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Upload → lines of its documents that are furniture."""
+    shown: Shown = field(default_factory=Shown, compare=False)
+    """What this process has given examples of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +70,19 @@ class Mapped:
 class _Read:
     """Rows of a block that could be read."""
 
-    numbers: list[int]
-    messages: list[list[Message]]
-    keys: list[tuple[int, int]]
-    """Place of the group, and stratum, where the split goes by fields."""
-    documents: list[int]
-    """Place of the document that the row is a piece of; 0 for whole ones, and where there are none."""
+    numbers: list[int] = field(default_factory=list)
+    messages: list[list[Message]] = field(default_factory=list)
+    keys: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Row → place of the group, and stratum, where the split goes by fields."""
+    documents: dict[int, int] = field(default_factory=dict)
+    """Row that is a piece of a document → the document's place."""
     trimmed: dict[int, list[Message]] = field(default_factory=dict)
     """Row that lost a block of repeated lines → what it was."""
+
+    def add(self, number: int, messages: list[Message]) -> None:
+        """Take a row of that line."""
+        self.numbers.append(number)
+        self.messages.append(messages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +113,7 @@ def work_off(block: Block, job: Job) -> Worked:
     Raises:
         InvalidData: the file is broken in a way that leaves no rows behind that place.
     """
-    counts = Counts()
+    counts = Counts(enough=job.shown.enough(block.number))
     read = _read(block, job, counts)
     name = job.sources[block.file].name
     treated = rules.apply(read.messages, job.spec)
@@ -135,13 +142,17 @@ def work_off(block: Block, job: Job) -> Worked:
     rows = [treated.rows[number] for number in kept]
     parts = Parts.of_messages(rows, treated.encoded_of(kept))
     lines, facts, bands = _describe(rows, parts, [read.numbers[number] for number in kept], name, changes, marks, job)
-    keys = np.array([read.keys[number] for number in kept], np.uint64).reshape(-1, 2)
-    documents = np.array([read.documents[number] for number in kept], np.uint64)
-    facts["question"] = np.where(documents != 0, documents, facts["question"])
+    keys = np.zeros((len(kept), 2), np.uint64)
+    if read.keys:
+        keys = np.array([read.keys[number] for number in kept], np.uint64).reshape(-1, 2)
+    if read.documents:
+        documents = np.array([read.documents.get(number, 0) for number in kept], np.uint64)
+        facts["question"] = np.where(documents != 0, documents, facts["question"])
     if job.kind is RowKind.PREFERENCE:
         facts["prompt"], facts["answer"] = _contradictions(rows, job.spec.seed)
     facts["quality"], facts["tokens"] = treated.quality[kept], tokens[kept]
     facts["group"], facts["stratum"] = keys[:, 0].copy(), keys[:, 1].copy()
+    job.shown.note(block.number, counts)
     return Worked(Mapped(block, Facts(**cast("Any", facts)), counts), lines, bands)
 
 
@@ -160,17 +171,21 @@ def _tokens(treated: rules.Treatment, job: Job) -> NDArray[np.uint32]:
     return tokens
 
 
-def _read(block: Block, job: Job, counts: Counts) -> _Read:
+def _read(block: Block, job: Job, counts: Counts) -> _Read:  # noqa: C901 - a row's way, told once
     source = job.sources[block.file]
     recognition = job.recognitions[block.file]
     whole = place(source.name.encode(), job.spec.seed) if recognition.is_document else 0
     shaped = Shaper(recognition, job.spec.system_prompt)
-    found = _Read([], [], [], [])
+    found = _Read()
     split, seed, limit = job.spec.split, job.spec.seed, source.reading.piece_chars
     repeated = job.repeated.get(source.input, frozenset())
     by_field = split.by not in {"cluster", "question"} or bool(split.stratify_by)
+    simple = not (by_field or repeated or whole) and job.kind is RowKind.CONVERSATION
     for line, begins, ends in _with_edges(block, source, is_document=recognition.is_document):
         counts.rows += 1
+        if simple and line.problem is None and (plain := shaped.plain(line.value)) is not None:
+            found.add(line.number, plain)
+            continue
         if line.problem is not None:
             counts.refuse(source, line, line.problem)
             continue
@@ -191,10 +206,11 @@ def _read(block: Block, job: Job, counts: Counts) -> _Read:
         if messages is not original:
             found.trimmed[len(found.messages)] = original
         for row in rows:
-            found.numbers.append(line.number)
-            found.messages.append(row)
-            found.keys.append(keys)
-            found.documents.append(document)
+            if by_field:
+                found.keys[len(found.messages)] = keys
+            if document:
+                found.documents[len(found.messages)] = document
+            found.add(line.number, row)
     return found
 
 

@@ -29,6 +29,11 @@ def differ(data: NDArray[np.uint8], ends: NDArray[np.int64]) -> NDArray[np.bool_
     return found
 
 
+def warm() -> None:
+    """Compile the pass, or load it from the cache: once in the parent, before workers start."""
+    differ(np.frombuffer(b"1", np.uint8), np.array([1]))
+
+
 @cache
 def _doubtful() -> NDArray[np.bool_]:
     """Return for each code point below _LIMIT whether it is a number, or not known, or may be either."""

@@ -82,6 +82,33 @@ _RAW_CHARS = EXCERPT_CHARS + 20_000
 """Characters of an unreadable row that are looked at: a secret that begins in the piece shown is seen whole."""
 
 
+@dataclass(slots=True)
+class Shown:
+    """Which blocks a process has given examples of: once four are of earlier blocks, those of a later one are too late.
+
+    What is kept are the first examples in the order of the input, whoever worked the blocks off, and in whatever order.
+    Making them costs a twentieth of a block's time. May be sent to another process.
+    """
+
+    given: dict[str, dict[int, int]] = field(default_factory=dict)
+    """Reason or rule → number of a block → examples that it gave."""
+
+    def enough(self, block: int) -> frozenset[str]:
+        """Return the reasons and rules of which a block needs no example."""
+        return frozenset(
+            name
+            for name, blocks in self.given.items()
+            if sum(count for earlier, count in blocks.items() if earlier < block) >= _EXAMPLES
+        )
+
+    def note(self, block: int, counts: "Counts") -> None:
+        """Take down which examples a block gave. It may be worked off twice."""
+        sizes = {name: len(examples) for name, examples in counts.drop_examples.items()}
+        sizes |= {name: len(examples) for name, examples in counts.change_examples.items()}
+        for name, size in sizes.items():
+            self.given.setdefault(name, {})[block] = size
+
+
 class Unread(NamedTuple):
     """A row that cannot be read, and why."""
 
@@ -115,6 +142,8 @@ class Counts:
     lengths: NDArray[np.int64] = field(default_factory=lambda: np.zeros((2, histograms.BARS), np.int64))
     """Bars of question and answer lengths, characters, of all readable rows as they came."""
     contamination: Findings = field(default_factory=Findings)
+    enough: frozenset[str] = frozenset()
+    """Reasons and rules of which no example is wanted: earlier blocks gave them."""
 
     def drop(self, reason: str, example: Example | None = None) -> None:
         """Count a dropped row; the first few examples of each reason are kept."""
@@ -129,7 +158,7 @@ class Counts:
 
     def wants_example(self, reason: str) -> bool:
         """Return True while examples of this reason are still few."""
-        return len(self.drop_examples.get(reason, ())) < _EXAMPLES
+        return reason not in self.enough and len(self.drop_examples.get(reason, ())) < _EXAMPLES
 
     def refuse(self, source: Source, line: Line, problem: Problem) -> None:
         """Count a row that cannot be read."""
@@ -152,6 +181,8 @@ class Counts:
         self.changed_rows += 1
         self.changes.update(rules.keys())
         for rule, index in rules.items():
+            if rule in self.enough:
+                continue
             examples = self.change_examples.setdefault(rule, [])
             if len(examples) < _EXAMPLES:
                 examples.append(change_example(file, line, before[index], after[index]))

@@ -27,8 +27,15 @@ class Found(NamedTuple):
     kind: str
 
 
-Numbers = list[tuple[int, int]]
-"""Where seven digits or more stand close together."""
+class Number(NamedTuple):
+    """Seven digits or more that stand close together."""
+
+    start: int
+    end: int
+    digits: int
+
+
+Numbers = list[Number]
 
 KINDS = ("secrets", "emails", "ibans", "cards", "national_ids", "phones")
 """All kinds, in the order in which they claim a place."""
@@ -103,12 +110,17 @@ _BEFORE, _AFTER = 1, 10
 _CALLED = ("tel", "phone", "mobile", "cell", "whatsapp", "fax", "电话", "手机", "手機", "電話", "联系方式", "热线")
 _FOLD_TO_ASCII = ("ı", "ſ")
 """Taken for `i` and `s` where case does not count."""
+_ANNOUNCES = frozenset("sSſ:：是为")
+"""One of these ends what stands before a number that is named a phone, white space aside."""
+_MOST_SPACE = 64
+"""White space beyond this is not looked through: what stands before it may be anything."""
+_NO_DIGITS = dict.fromkeys(range(ord("0"), ord("9") + 1))
 
 
 def find(text: str, flags: int = guards.EVERYTHING) -> list[Found]:
     """Return all places, in order, none over another; `flags` are those of `scanning.scan`, or all."""
     found: list[Found] = []
-    numbers = [match.span() for match in _NUMBER.finditer(text)] if flags & guards.DIGITS else []
+    numbers = [_number(match) for match in _NUMBER.finditer(text)] if flags & guards.DIGITS else []
     for kind, flag, finder in _FINDERS:
         if flags & flag:
             for start, end in finder(text, numbers):
@@ -117,12 +129,23 @@ def find(text: str, flags: int = guards.EVERYTHING) -> list[Found]:
     return sorted(found)
 
 
-def _in_numbers(pattern: re.Pattern[str], text: str, numbers: Numbers) -> Iterator[re.Match[str]]:
-    """Yield what `pattern.finditer` does, looking only where digits are; no match reaches over two of the places."""
-    for start, end in numbers:
-        for match in pattern.finditer(text, max(0, start - _BEFORE), end + _AFTER):
-            if match.start() < end:
-                yield match
+def _number(match: re.Match[str]) -> Number:
+    start, end = match.span()
+    return Number(start, end, end - start - len(match[0].translate(_NO_DIGITS)))
+
+
+def _in_numbers(pattern: re.Pattern[str], text: str, numbers: Numbers, least: int) -> list[re.Match[str]]:
+    """Return what `pattern.finditer` yields, looking only where digits are; no match reaches over two of the places.
+
+    All digits that the pattern needs, `least` of them, stand in one place.
+    """
+    return [
+        match
+        for start, end, digits in numbers
+        if digits >= least
+        for match in pattern.finditer(text, start - _BEFORE if start else 0, end + _AFTER)
+        if match.start() < end
+    ]
 
 
 def _emails(text: str, _: Numbers) -> Iterator[tuple[int, int]]:
@@ -148,7 +171,7 @@ def _ibans(text: str, _: Numbers) -> Iterator[tuple[int, int]]:
 
 
 def _cards(text: str, numbers: Numbers) -> Iterator[tuple[int, int]]:
-    for match in _in_numbers(_CARD, text, numbers):
+    for match in _in_numbers(_CARD, text, numbers, 13):
         if checks.is_card(re.sub("[ -]", "", match[0])) and _is_grouped(match[0]):
             yield match.span()
 
@@ -160,25 +183,41 @@ def _is_grouped(number: str) -> bool:
 
 
 def _national_ids(text: str, numbers: Numbers) -> Iterator[tuple[int, int]]:
-    for match in _in_numbers(_CHINESE_ID, text, numbers):
+    for match in _in_numbers(_CHINESE_ID, text, numbers, 17):
         if checks.is_chinese_id(match[0]):
             yield match.span()
-    for match in _in_numbers(_SOCIAL_SECURITY, text, numbers):
+    for match in _in_numbers(_SOCIAL_SECURITY, text, numbers, 9):
         if checks.is_social_security(match[0]):
             yield match.span()
 
 
 def _phones(text: str, numbers: Numbers) -> Iterator[tuple[int, int]]:
-    for pattern, check in _PHONES:
-        for match in _in_numbers(pattern, text, numbers):
+    abroad = [number for number in numbers if _may_be_international(text, number)]
+    most = max([number.digits for number in numbers], default=0)
+    for pattern, least, check in _PHONES:
+        if most < least:
+            continue
+        for match in _in_numbers(pattern, text, abroad if pattern is _INTERNATIONAL else numbers, least):
             if check(match[0]):
                 yield match.span()
+    if not any(_is_announced(text, number.start) for number in numbers):
+        return
     lower = text.lower()
     if not any(word in lower for word in _CALLED) and not any(letter in text for letter in _FOLD_TO_ASCII):
         return
     for match in _NAMED.finditer(text):
         if 7 <= sum(character.isdigit() for character in match[1]) <= 15:
             yield match.span(1)
+
+
+def _may_be_international(text: str, number: Number) -> bool:
+    return text[number.start - 1 : number.start] == "+" or "00" in text[number.start : number.end]
+
+
+def _is_announced(text: str, start: int) -> bool:
+    """Return True if what `_NAMED` needs before a number may stand before this one."""
+    before = text[max(0, start - _MOST_SPACE) : start].rstrip()
+    return before[-1] in _ANNOUNCES if before else start > _MOST_SPACE
 
 
 def _is_mobile(number: str) -> bool:
@@ -234,13 +273,14 @@ def _is_mixed(value: str, least: float) -> bool:
     return has_both and entropy >= least
 
 
-_PHONES: tuple[tuple[re.Pattern[str], Callable[[str], bool]], ...] = (
-    (_INTERNATIONAL, checks.is_international),
-    (_CHINESE_MOBILE, _is_mobile),
-    (_CHINESE_LANDLINE, bool),
-    (_NORTH_AMERICAN, _is_north_american),
-    (_TRUNK, bool),
+_PHONES: tuple[tuple[re.Pattern[str], int, Callable[[str], bool]], ...] = (
+    (_INTERNATIONAL, 0, checks.is_international),
+    (_CHINESE_MOBILE, 11, _is_mobile),
+    (_CHINESE_LANDLINE, 10, bool),
+    (_NORTH_AMERICAN, 10, _is_north_american),
+    (_TRUNK, 9, bool),
 )
+"""Pattern, the digits that it needs in one place, a check."""
 _FINDERS = (
     ("secrets", guards.TOKEN | guards.AT_SIGN, _secrets),
     ("emails", guards.AT_SIGN, _emails),

@@ -8,7 +8,7 @@ import orjson
 from tunewright.dataprep.encodings import UTF8_BOM
 from tunewright.dataprep.readers.block import Block, is_direct, newline_safe, open_layout
 from tunewright.dataprep.readers.layout import Layout
-from tunewright.dataprep.readers.repeated_keys import checked
+from tunewright.dataprep.readers.repeated_keys import checked, key_colons, keys_of
 from tunewright.dataprep.readers.sources import MAX_LINE_BYTES, Line, Problem, Source
 
 _READ_BYTES = 1 << 20
@@ -76,11 +76,13 @@ def read(block: Block) -> Iterator[Line]:
         return
     number = block.first
     start = block.start
-    for raw in data.split(b"\n"):
+    lines = data.split(b"\n")
+    for raw, colons in zip(lines, key_colons(lines), strict=True):
         if raw:
             try:
                 if len(raw) <= MAX_LINE_BYTES:
-                    yield checked(Line(number, orjson.loads(raw), None, raw))
+                    line = Line(number, orjson.loads(raw), None, raw)
+                    yield line if keys_of(line.value) == colons else checked(line)
                 else:
                     yield too_long(number, len(raw))
             except orjson.JSONDecodeError as error:

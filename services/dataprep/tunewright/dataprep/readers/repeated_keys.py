@@ -1,22 +1,61 @@
 """Finds a key that stands twice in one object of JSON text, which parsers take without a word: the last value wins.
 
 Good rows cost a count: a key's colon stands behind a quote or a space, so where the text has no more of these than the
-parsed value has keys, none stands twice (0.7 µs for two fields in 1 kB, 2 for four messages, beside 0.6 and 1 of the
-parser's). Else Python's parser, which tells every pair, is asked (5 µs); only a row with a fault is gone through.
+parsed value has keys, none stands twice. Of all lines of a block they are counted at once, compiled (0.2 µs a line of
+1 kB; line by line 2.9). Else Python's parser, which tells every pair, is asked (5 µs); only a row with a fault is gone
+through.
 """
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
+from tunewright.dataprep.compiling import compiled, nth
 from tunewright.dataprep.readers.sources import Line, Problem
 
 _TOKEN = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*+")([ \t\r\n]*+:)?|[{}\[\],]', re.DOTALL)
 _NESTING = frozenset({dict, list})
 _BEFORE_COLON = frozenset({b'"', b" ", b"\t", b"\r", b"\n"})
 _KEY_CHARS = 40
+_QUOTE, _BLANK, _TAB, _BREAK, _CR, _COLON = b'" \t\n\r:'
+
+
+def key_colons(lines: Sequence[bytes]) -> list[int]:
+    """Return how many colons of each line may be a key's: those behind a quote or white space."""
+    ends = np.cumsum(np.fromiter(map(len, lines), np.int64, len(lines)))
+    found = np.zeros(len(lines), np.int64)
+    _count_colons(np.frombuffer(b"".join(lines), np.uint8), ends, found)
+    return found.tolist()
+
+
+@compiled
+def _count_colons(data: NDArray[np.uint8], ends: NDArray[np.int64], found: NDArray[np.int64]) -> None:
+    """Count without a branch, so that many bytes are looked at in one step."""
+    start = 0
+    for number in range(len(ends)):
+        count = 0
+        for at in range(start + 1, ends[number]):
+            before = data[nth(at - 1)]
+            behind = (before == _QUOTE) | (before == _BLANK) | (before == _TAB) | (before == _BREAK) | (before == _CR)
+            count += (data[nth(at)] == _COLON) & behind
+        found[number] = count
+        start = ends[number]
+
+
+def keys_of(value: Any) -> int:  # noqa: ANN401 - any JSON value
+    """Return the keys of all objects in a value."""
+    if type(value) is dict:
+        keys = len(value)
+        for one in value.values():
+            if type(one) in _NESTING:
+                keys += _keys(one)
+        return keys
+    return _keys(value) if type(value) is list else 0
 
 
 def checked(line: Line) -> Line:
@@ -35,15 +74,7 @@ def repeated_key(raw: bytes, value: Any) -> tuple[str, str] | None:  # noqa: ANN
         raw: JSON text in UTF-8.
         value: what a parser made of it.
     """
-    if type(value) is dict:
-        keys = len(value)
-        for one in value.values():
-            if type(one) in _NESTING:
-                keys += _keys(one)
-    elif type(value) is list:
-        keys = _keys(value)
-    else:
-        return None
+    keys = keys_of(value)
     if raw.count(b":") == keys:
         return None
     before = raw.split(b":")
