@@ -21,6 +21,7 @@ from rich.table import Table
 
 from tunewright.cli import lineage as lineages
 from tunewright.cli import logs as service_logs
+from tunewright.cli import rollout
 from tunewright.cli import watch as watching
 from tunewright.cli.chat import Conversation
 from tunewright.cli.client import ApiError, Gateway
@@ -49,6 +50,7 @@ app = typer.Typer(
 )
 
 app.add_typer(data_app)
+rollout.add_to(app)
 
 
 @app.command()

@@ -82,6 +82,14 @@ class Gateway:
         """
         return self._json("GET", path, params=query)
 
+    def change(self, method: str, path: str, body: Mapping[str, Any] | None = None, **query: str) -> JSON:
+        """Ask for a change and return what it gave. Not repeated if the answer is lost.
+
+        Raises:
+            CliError: the gateway does not answer; ApiError: it refuses.
+        """
+        return self._json(method, path, json=body, params=query)
+
     def upload(self, path: Path, progress: Progress) -> str:
         """Send a file; return its id, `file-…`.
 

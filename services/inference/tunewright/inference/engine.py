@@ -1,6 +1,7 @@
 """One vLLM engine from start to end: started, proven, watched, drained, killed. Knows no deployments and no store."""
 
 import contextlib
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Self
 import httpx
 
 from tunewright.chassis.errors import EngineDied, TunewrightError
-from tunewright.inference import command, diagnosis, golden
+from tunewright.inference import command, diagnosis, golden, weights
 from tunewright.inference.client import EngineClient, EngineError
 from tunewright.inference.command import EngineHost, EnginePlan
 from tunewright.inference.golden import GoldenPrompt, Proof
@@ -59,6 +60,7 @@ class Engine:
         self.loading = threading.Lock()
         """Held while an adapter is loaded: vLLM reads them one after the other anyway."""
         self._plan = plan
+        self._folder = log_file.parent
         self._grace = host.shutdown_seconds
         self._patience = patience
         self._kernel_kills = diagnosis.kernel_kills()
@@ -106,13 +108,29 @@ class Engine:
             fitting = golden.fitting(prompts, self.room)
             golden.answer_once(self.client, name, fitting, _PROVE_SECONDS)
             proof = golden.prove(self.client, name, prompts, self.room, _PROVE_SECONDS)
-            golden.check_adapter_acts(self.client, name, self.name, fitting, _PROVE_SECONDS)
+            self._check_adapter_acts(name, folder, fitting)
             golden.try_long_prompts(self.client, name, self.room, _PROVE_SECONDS)
         except BaseException:
             with contextlib.suppress(httpx.TransportError, EngineError):
                 self.client.unload_adapter(name, _HEALTH_SECONDS)
             raise
         return proof
+
+    def _check_adapter_acts(self, name: str, folder: Path, prompts: list[GoldenPrompt]) -> None:
+        """Compare it with a copy of itself that is all zeros, which is the base.
+
+        The base itself cannot be asked: vLLM's CPU engine gives requests without an adapter the last slot's one when
+        they share a batch with requests that have one (vllm#48421).
+        """
+        zero = f"{name}@zero"
+        with tempfile.TemporaryDirectory(dir=self._folder) as scratch:
+            weights.write_zero_adapter(folder, Path(scratch) / "zero")
+            with self.loading:
+                self.client.load_adapter(zero, Path(scratch) / "zero", _PROVE_SECONDS)
+            try:
+                golden.check_adapter_acts(self.client, name, zero, prompts, _PROVE_SECONDS)
+            finally:
+                self.unload(zero)
 
     def load_again(self, name: str, folder: Path) -> None:
         """Load an adapter that was proven on an engine of the same kind before.

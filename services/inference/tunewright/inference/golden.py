@@ -218,16 +218,23 @@ def _first_agrees(choice: int | None, prompt: GoldenPrompt) -> bool:
 
 
 def check_adapter_acts(
-    client: EngineClient, name: str, base_name: str, prompts: list[GoldenPrompt], timeout: float
+    client: EngineClient, name: str, zero_name: str, prompts: list[GoldenPrompt], timeout: float
 ) -> None:
     """Make sure that the adapter changes what the base says: engines were seen to load one and ignore it (vllm#34186).
+
+    Args:
+        client: the engine.
+        name: the adapter.
+        zero_name: the same adapter with all of its matrices zero.
+        prompts: the record; a plain prompt if there is none.
+        timeout: seconds for each question.
 
     Raises:
         Refused: all log-probabilities of all prompts are the same with and without it.
     """
     token_ids = [prompt.prompt_token_ids for prompt in prompts] or [client.tokenize(name, _PLAIN_PROMPT, timeout)]
     for ids in token_ids:
-        with_adapter, without = (client.prompt_logprobs(model, ids, timeout) for model in (name, base_name))
+        with_adapter, without = (client.prompt_logprobs(model, ids, timeout) for model in (name, zero_name))
         if with_adapter != without:
             return
     raise Refused(

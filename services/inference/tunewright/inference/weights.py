@@ -5,6 +5,7 @@ Format of safetensors: 8 bytes little-endian length n, n bytes of JSON, then the
 """
 
 import json
+import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +86,22 @@ def adapter_modules(folder: Path) -> tuple[str, ...]:
     if not names:
         raise Refused("adapter_model.safetensors holds no LoRA matrices", remedy=_REMEDY)
     return tuple(sorted(names))
+
+
+def write_zero_adapter(folder: Path, target: Path) -> None:
+    """Write a copy of an adapter whose matrices are all zero: the base's answers, as an adapter.
+
+    Raises:
+        Refused: the adapter is damaged.
+    """
+    name = "adapter_model.safetensors"
+    check_safetensors(folder / name)
+    target.mkdir(parents=True)
+    shutil.copy(folder / "adapter_config.json", target)
+    with (folder / name).open("rb") as source, (target / name).open("wb") as copy:
+        length = source.read(_LENGTH.size)
+        copy.write(length + source.read(_LENGTH.unpack(length)[0]))
+        copy.truncate((folder / name).stat().st_size)  # what was not written reads as zeros
 
 
 def check_safetensors(path: Path) -> dict[str, Any]:
