@@ -57,6 +57,12 @@ class Process:
             time.sleep(0.05)
         self.addresses = json.loads(ready.read_text())
 
+    @property
+    def pid(self) -> int:
+        """Id of its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def log(self) -> str:
         """Return what it has logged."""
         return (self.folder / "log").read_text(errors="replace")
