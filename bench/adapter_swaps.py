@@ -35,7 +35,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, seaweedfs() as server:
         bucket = "swaps"
         store = server.settings.store(bucket)
-        base, adapters = _made(store, Path(folder))
+        base, adapters = made(store, Path(folder))
         service = ServiceProcess(Path(folder), server.settings.environment(bucket))
         service.start()
         try:
@@ -53,7 +53,8 @@ def main() -> int:
     return 1 if outcome.failed or outcome.mixed_up else 0
 
 
-def _made(store: S3Store, folder: Path) -> tuple[ArtifactRef, list[tuple[ArtifactRef, str]]]:
+def made(store: S3Store, folder: Path) -> tuple[ArtifactRef, list[tuple[ArtifactRef, str]]]:
+    """Train the adapters and put them and their base into the store; return them with their secrets."""
     target = folder / "secrets"
     command = [sys.executable, "-m", "tests.inference.secret_adapters", str(target), str(_ADAPTERS)]
     subprocess.run(command, check=True, cwd=_ROOT, capture_output=True)
@@ -77,15 +78,16 @@ def _result(outcome: Outcome, swaps: int, seconds: float, engines: int) -> dict[
         "mixed_up": len(outcome.mixed_up),
         "engines": engines,
         "seconds": round(seconds, 1),
-        "deploy_to_ready_s": _spread(outcome.swap_seconds),
-        "deploy_to_first_answer_s": _spread(outcome.first_token_seconds),
+        "deploy_to_ready_s": spread(outcome.swap_seconds),
+        "deploy_to_first_answer_s": spread(outcome.first_token_seconds),
         "cpu_cores": os.cpu_count(),
         "load_average": [round(value, 1) for value in os.getloadavg()],
         "examples": (outcome.failed + outcome.mixed_up)[:5],
     }
 
 
-def _spread(values: list[float]) -> dict[str, float]:
+def spread(values: list[float]) -> dict[str, float]:
+    """Return median, 95th percentile and largest."""
     cuts = statistics.quantiles(values, n=20)
     return {"p50": round(statistics.median(values), 3), "p95": round(cuts[18], 3), "max": round(max(values), 3)}
 

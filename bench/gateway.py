@@ -206,7 +206,12 @@ def _proxy(store: dict[str, str], folder: Path) -> dict[str, Any]:
 def _streams(gate: Gateway, target: tuple[str, str, str]) -> dict[str, Any]:
     process = psutil.Process(gate.pid)
     idle = process.memory_info().rss
-    settings: dict[str, Any] = {"requests": _STREAMS, "concurrency": _STREAMS, "max_tokens": _HELD_SECONDS, "extra": {"gap": 1.0}}
+    settings: dict[str, Any] = {
+        "requests": _STREAMS,
+        "concurrency": _STREAMS,
+        "max_tokens": _HELD_SECONDS,
+        "extra": {"gap": 1.0},
+    }
     with futures.ThreadPoolExecutor(1) as pool:
         running, peak = pool.submit(_load, *target, **settings), idle
         while not running.done():

@@ -1,8 +1,10 @@
 """Versions behind a public name, over HTTP: deployed, given a share, promoted, rolled back, judged, recorded."""
 
+import json
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,6 +13,8 @@ import pytest
 from tests.gateway.conftest import MakeGateway
 from tests.gateway.engine import LATE_SECONDS
 from tests.gateway.processes import Gateway, recipe
+from tests.seaweed import S3Settings
+from tunewright.artifacts import ArtifactRef, Kind, Manifest, commit, seal
 
 RULES = {"window_seconds": 2, "min_requests": 20, "slack_seconds": 0.1}
 
@@ -164,6 +168,35 @@ def test_a_version_whose_deployment_fails_never_gets_traffic_and_says_why(gatewa
     assert failed["detail"] == "no memory"
     with gateway.client() as client:
         assert _ask(client, "hopeless").status_code == httpx.codes.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"use_dora": True, "r": 8}, "it is a DoRA adapter (use_dora)"),
+        ({"modules_to_save": ["lm_head"], "r": 8}, "it brings whole modules (modules_to_save: lm_head)"),
+        ({"r": 8, "rank_pattern": {"q_proj": 1024}}, "its rank is 1024, vLLM serves up to 512"),
+    ],
+)
+def test_an_adapter_that_vllm_cannot_serve_is_merged_instead_and_it_says_so(
+    gateway: Gateway, s3_store_settings: S3Settings, tmp_path: Path, config: dict[str, Any], why: str
+) -> None:
+    store = s3_store_settings.store("gateway")
+    run = gateway.wait(gateway.submit(recipe("parents-bot", gateway.upload())), "succeeded")
+    parents = {"base": run["artifacts"]["import"], "dataset": run["artifacts"]["prepare"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    refs = {name: ArtifactRef.parse(text) for name, text in parents.items()}
+    adapter = commit(store, seal(Manifest(kind=Kind.ADAPTER, created_by="test"), tmp_path, refs), tmp_path)
+    alias = f"odd-{next(iter(config)).replace('_', '-')}"
+    _deploy(gateway, alias, str(adapter))
+    version = _wait(gateway, alias, 1, "serving")
+    assert version["adapter"] is None
+    assert version["model"] not in {parents["base"], str(adapter)}
+    merged = gateway.get(f"/v1/artifacts/{version['model']}")
+    assert merged["created_by"] == "merger"
+    change = next(c for c in gateway.get(f"/v1/aliases/{alias}/changes")["data"] if c["action"] == "merge")
+    assert change["why"] == f"vLLM cannot serve this adapter on its base: {why}"
+    assert change["data"] == {"adapter": str(adapter), "model": version["model"]}
 
 
 def test_an_undeployed_name_is_unknown_and_another_project_never_sees_it(gateway: Gateway, artifact: str) -> None:

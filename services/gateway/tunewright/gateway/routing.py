@@ -52,6 +52,8 @@ class Route:
     """OpenAI-compatible root of the engine."""
     served: str
     """What the engine wants as `model`: with an adapter it is more than the deployment's name."""
+    life: int
+    """How often its engine was started again: another number, another engine."""
     version: tuple[str, int] | None
     """Alias and number of the version; None for a deployment that was asked by its own name."""
 
@@ -217,4 +219,11 @@ def _candidate(
 
 def _route(model: str, deployment: inference_pb2.Deployment, version: tuple[str, int] | None) -> Route:
     served = deployment.served_model_name or deployment.name
-    return Route(model=model, deployment=deployment.name, endpoint=deployment.endpoint, served=served, version=version)
+    return Route(
+        model=model,
+        deployment=deployment.name,
+        endpoint=deployment.endpoint,
+        served=served,
+        life=deployment.restarts,
+        version=version,
+    )

@@ -40,6 +40,11 @@ _LOCATION = re.compile(r"'loc': \('body', '(\w+)'")
 _USER_FIELDS = ("safety_identifier", "user")
 """Where OpenAI's requests name the end user; the first that is there decides between versions."""
 _RECOVERY_POLL_SECONDS = 0.25
+_NOTICE_SECONDS = 10.0
+"""How long inference may take to notice that an engine died."""
+_TRIES = 3
+_ENGINE_DEAD = b"EngineCore encountered an issue"
+"""What vLLM's HTTP server says while it outlives its engine for a moment."""
 _BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {
     "type": "object", "required": ["model"], "properties": {"model": {"type": "string"}}, "additionalProperties": True,
 }}}}}  # fmt: skip
@@ -63,7 +68,22 @@ async def completions(request: Request, key: InferKey) -> Response:
 async def _pass_through(request: Request, path: str, key: KeyRecord) -> Response:
     state = state_of(request)
     document = _parsed(await request.body(), path)
-    route = await _resolve(state, key, document)
+    for _ in range(_TRIES):
+        route = await _resolve(state, key, document)
+        response = await _answered(request, state, path, key, document, route)
+        if response is not None:
+            return response
+        await _await_another(state, key, document, route)
+    raise Unavailable(
+        f"The engine of {document['model']!r} does not answer: it is being started again.",
+        remedy="Try again in a few seconds.",
+    )
+
+
+async def _answered(
+    request: Request, state: State, path: str, key: KeyRecord, document: dict[str, Any], route: Route
+) -> Response | None:
+    """Return the engine's answer, None if the engine died before the first byte of it: then it may be asked again."""
     relay = Relay(route, document, state.usage, state.meter, key)
     body = json.dumps(relay.request, ensure_ascii=False).encode(errors="surrogatepass")
     if state.open_completions >= state.settings.max_open_completions:
@@ -77,15 +97,33 @@ async def _pass_through(request: Request, path: str, key: KeyRecord) -> Response
             answer = await _ask(request, state, route, path, body, stack)
         except Unavailable:
             watch.end(ok=False)
-            raise
+            return None
         if answer is None:
             return Response(status_code=_CLIENT_GONE)
         if answer.status_code >= 400:  # noqa: PLR2004 - errors
             watch.end(ok=answer.status_code < 500 and answer.status_code != httpx.codes.NOT_FOUND)  # noqa: PLR2004
-            return await _engine_error(answer)
+            error = await _engine_error(answer)
+            return None if _ENGINE_DEAD in error.body else error
         stack.callback(relay.count)
         return await _answer(answer, relay, watch, stack.pop_all())
     raise AssertionError("an exit stack swallows nothing")
+
+
+async def _await_another(state: State, key: KeyRecord, document: dict[str, Any], dead: Route) -> None:
+    """Return once a dead engine is known to be dead, or another one answers for the model; or after some seconds."""
+    deadline = time.monotonic() + min(_NOTICE_SECONDS, state.settings.recovery_wait_seconds)
+    while time.monotonic() < deadline:
+        state.models.forget()
+        try:
+            if await run_in_threadpool(state.models.resolve, key.project, document["model"], _user(document)) != dead:
+                return
+        except Recovering:
+            return
+        await asyncio.sleep(_RECOVERY_POLL_SECONDS)
+
+
+def _user(document: dict[str, Any]) -> str:
+    return next((value for name in _USER_FIELDS if isinstance(value := document.get(name), str)), "")
 
 
 def _close_one(state: State) -> None:
@@ -122,8 +160,7 @@ def _wrong(field: str, description: str) -> InvalidSpec:
 
 async def _resolve(state: State, key: KeyRecord, document: dict[str, Any]) -> Route:
     """Return where the model answers; an engine that is started again after its death is waited for."""
-    model = document["model"]
-    user = next((value for name in _USER_FIELDS if isinstance(value := document.get(name), str)), "")
+    model, user = document["model"], _user(document)
     deadline = time.monotonic() + state.settings.recovery_wait_seconds
     while True:
         try:
