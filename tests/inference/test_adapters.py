@@ -55,7 +55,7 @@ def front(
     for room in rooms.values():
         room.addresses = {"grpc": adapter_service.addresses["grpc"]}
     environment = s3_store_settings.environment(bucket)
-    gateway = Gateway(rooms, environment, folder, inference_engine_key=KEY, recovery_wait_seconds="170")
+    gateway = Gateway(rooms, environment, folder, inference_engine_key=KEY, recovery_wait_seconds="300")
     gateway.start()
     yield gateway
     gateway.kill()
@@ -244,7 +244,7 @@ def _keep_asking(
     """Ask until it is done; keep when each question was asked, its status, and the secret or the error that came."""
     body = {"model": model, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 7, "temperature": 0}
     with front.client() as client:
-        client.timeout = httpx.Timeout(180)
+        client.timeout = httpx.Timeout(320)
         while not done.is_set():
             at = time.monotonic()
             answer = client.post("/v1/chat/completions", json=body | {"stream": stream})

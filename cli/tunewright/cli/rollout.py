@@ -1,8 +1,9 @@
-"""`deploy`, `promote`, `rollback`, `undeploy`, `versions`: public names and the versions behind them.
+"""`deploy`, `promote`, `rollback`, `undeploy`, `versions`, `snippet`: public names and the versions behind them.
 
 Knows the gateway's /v1/aliases and nothing of engines.
 """
 
+import sys
 import time
 from typing import Annotated, Any
 
@@ -30,7 +31,7 @@ NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once.")]
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (deploy, promote, rollback, undeploy, versions):
+    for command in (deploy, promote, rollback, undeploy, versions, snippet):
         app.command()(command)
 
 
@@ -111,6 +112,21 @@ def versions(name: Name, url: Url = None, api_key: ApiKey = None, directory: Dir
         number = "" if item["version"] is None else str(item["version"])
         told.add_row(clock(item["time"]), item["action"], number, escape(item["who"]), escape(item["why"]))
     console.print(told)
+
+
+def snippet(
+    model: Annotated[str, typer.Argument(help="A model's name; see `tunewright models`.")],
+    language: Annotated[str, typer.Option("-l", "--language", help="curl, python or node.")] = "curl",
+    url: Url = None,
+    api_key: ApiKey = None,
+    directory: Directory = None,
+) -> None:
+    """Print a program that asks a model, ready to run; the key is read from OPENAI_API_KEY."""
+    with Gateway(find_endpoint(url, api_key, directory)) as gateway:
+        found = gateway.get("/v1/snippets", model=model)["snippets"]
+    if language not in found:
+        raise CliError(f"there is no snippet in {language!r}", remedy=f"One of {', '.join(found)}.")
+    sys.stdout.write(found[language])
 
 
 def _rule(text: str) -> tuple[str, Any]:

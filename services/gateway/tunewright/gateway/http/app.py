@@ -12,6 +12,7 @@ from tunewright.gateway.http import (
     health,
     models,
     runs,
+    snippets,
     uploads,
     usage,
 )
@@ -33,7 +34,7 @@ def create_app(state: State) -> FastAPI:
     app.state.gateway = state
     errors.install(app)
     app.include_router(health.router)
-    for module in (files, uploads, fine_tuning, runs, models, aliases, artifacts, chat, usage):
+    for module in (files, uploads, fine_tuning, runs, models, aliases, artifacts, snippets, chat, usage):
         # BEARER puts the scheme into the OpenAPI document; each route's own `require_key` is what checks.
         app.include_router(module.router, dependencies=[Depends(BEARER)])
     app.add_middleware(Envelope, max_body_bytes=state.settings.max_body_bytes)
