@@ -39,9 +39,9 @@ from tunewright.v1 import inference_pb2, inference_pb2_grpc
 NAME = "bench-model"
 _ROOMS = ("dataprep", "trainer", "merger", "evaluator", "inference")
 _CONCURRENCY = 32
-_REQUESTS = 192
-_TOKENS = 64
-_ROUNDS = 4
+_REQUESTS = 128
+_TOKENS = 48
+_ROUNDS = 3
 _SINGLES = 60
 _STREAMS = 1000
 _HELD_SECONDS = 20

@@ -46,6 +46,7 @@ class Rollouts:
         self._wake = threading.Event()
         self._judged: dict[tuple[str, int], str] = {}
         self._draining: set[str] = set()
+        self._merge_reasons: dict[ArtifactRef, str] = {}
 
     def launch(self) -> None:
         """Start the thread."""
@@ -203,7 +204,7 @@ class Rollouts:
 
     def _start(self, version: Version) -> None:
         model, adapter = ArtifactRef.parse(version.model), version.adapter and ArtifactRef.parse(version.adapter)
-        if adapter and (why := merging.why_merge(self._store, adapter)):
+        if adapter and (why := self._why_merge(adapter)):
             self._merge(version, adapter, model, why)
             return
         serving = self._serving(version.alias)
@@ -217,6 +218,12 @@ class Rollouts:
             self._ready(version, serving, deployment.detail)
         else:
             self.versions.tell(version, deployment.detail)
+
+    def _why_merge(self, adapter: ArtifactRef) -> str:
+        """Return why an adapter has to be merged; artifacts never change, so each is looked at once."""
+        if adapter not in self._merge_reasons:
+            self._merge_reasons[adapter] = merging.why_merge(self._store, adapter)
+        return self._merge_reasons[adapter]
 
     def _deployed(self, request: inference_pb2.DeployRequest) -> inference_pb2.Deployment:
         """Return a version's deployment as it stands; it is asked for if there is none yet, or none any more."""

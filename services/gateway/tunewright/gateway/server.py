@@ -28,6 +28,7 @@ from tunewright.gateway.file_records import FileRecords
 from tunewright.gateway.filing import Filing
 from tunewright.gateway.fine_tuning.checkpoints import Checkpoints
 from tunewright.gateway.fine_tuning.jobs import FineTuning
+from tunewright.gateway.grpc_door import serve as serve_grpc
 from tunewright.gateway.http.app import create_app
 from tunewright.gateway.http.state import State
 from tunewright.gateway.job_records import JobRecords
@@ -85,6 +86,7 @@ def serve(settings: GatewaySettings) -> NoReturn:
     state.runs.launch()
     state.usage.launch()
     state.rollouts.launch()
+    grpc_address, end_grpc = serve_grpc(state, settings.grpc_listen) if settings.grpc_listen else ("", lambda: None)
     config = uvicorn.Config(
         create_app(state),
         log_config=None,
@@ -96,10 +98,12 @@ def serve(settings: GatewaySettings) -> NoReturn:
         lifespan="off",
     )
     address = f"{settings.http_listen.rpartition(':')[0]}:{listener.getsockname()[1]}"
-    _announce(settings, {"http": address, "metrics": metrics_address, "pid": os.getpid()})
+    addresses = {"http": address, "metrics": metrics_address} | ({"rollouts": grpc_address} if grpc_address else {})
+    _announce(settings, {**addresses, "pid": os.getpid()})
     with closing(listener):
         _Server(config, state).run(sockets=[listener])
     state.usage.close()
+    end_grpc()
     _log.info("drained")
     # Unfinished runs stand in the database and go on at the next start. Their threads wait on rooms for minutes: they
     # must neither hold the process back nor take the end of the interpreter for a failure of their stage.

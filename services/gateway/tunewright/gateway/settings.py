@@ -14,6 +14,8 @@ class GatewaySettings(ServiceSettings):
 
     http_listen: str = "127.0.0.1:8080"
     """host:port of the HTTP server; port 0 lets the system pick."""
+    grpc_listen: str = ""
+    """host:port of the gRPC server for public names (RolloutService); empty: none. Plain, as HTTP is."""
     database_url: str = "sqlite:///var/gateway.sqlite"
     """Runs, their events, aliases, and the durable workflows: sqlite:///FILE or postgresql://…"""
     executor_id: str = "gateway-0"

@@ -73,7 +73,7 @@ async def list_aliases(request: Request, key: AnyKey) -> dict[str, Any]:
 @router.get("/{alias}")
 async def retrieve_alias(request: Request, alias: str, key: AnyKey) -> dict[str, Any]:
     """Return a public name with its versions and what they showed lately."""
-    await run_in_threadpool(_check_project, state_of(request), alias, key)
+    await run_in_threadpool(check_project, state_of(request), alias, key)
     return await run_in_threadpool(_alias, state_of(request), alias)
 
 
@@ -83,7 +83,7 @@ async def list_changes(
 ) -> dict[str, Any]:
     """Return what was changed, by whom and why, newest first."""
     state = state_of(request)
-    await run_in_threadpool(_check_project, state, alias, key)
+    await run_in_threadpool(check_project, state, alias, key)
     await run_in_threadpool(state.rollouts.versions.known, alias)
     return {"object": "list", "data": await run_in_threadpool(state.rollouts.versions.changes, alias, limit)}
 
@@ -92,29 +92,36 @@ async def list_changes(
 async def deploy(request: Request, alias: str, body: Deploy, key: TrainKey) -> JSONResponse:
     """File a new version; it comes up in the background."""
     state = state_of(request)
-    base = _ref("base", body.base) if body.base else None
+    version = await run_in_threadpool(file_version, state, key, alias, body)
+    return JSONResponse(await run_in_threadpool(_version, state, version), 202)
 
-    def act() -> dict[str, Any]:
-        rollouts, cause, artifact = state.rollouts, _cause(key, body), _ref("artifact", body.artifact)
-        _check_project(state, alias, key)
-        for ref in (artifact, base):
-            if ref is not None and not sees(state, key.project, ref):
-                raise NotFound(f"no artifact {ref}")
-        version = rollouts.deploy(
-            alias, artifact, base=base, spec=body.spec, weight=body.weight, rules=body.rules, cause=cause
-        )
-        state.owners.note(RUN, owner(alias), key)
-        state.owners.note(DEPLOYMENT, version.deployment, key)
-        return _version(state, version)
 
-    return JSONResponse(await run_in_threadpool(act), 202)
+def file_version(state: State, key: KeyRecord, alias: str, body: Deploy) -> Version:
+    """File a new version of a project's name. Raises TunewrightError."""
+    check_project(state, alias, key)
+    artifact, base = _ref("artifact", body.artifact), _ref("base", body.base) if body.base else None
+    for ref in (artifact, base):
+        if ref is not None and not sees(state, key.project, ref):
+            raise NotFound(f"no artifact {ref}")
+    version = state.rollouts.deploy(
+        alias,
+        artifact,
+        base=base,
+        spec=body.spec,
+        weight=body.weight,
+        rules=body.rules,
+        cause=Cause(who=f"key {key.name}", why=body.why),
+    )
+    state.owners.note(RUN, owner(alias), key)
+    state.owners.note(DEPLOYMENT, version.deployment, key)
+    return version
 
 
 @router.post("/{alias}/promote")
 async def promote(request: Request, alias: str, body: Promote, key: TrainKey) -> dict[str, Any]:
     """Give a candidate all traffic, or another share."""
     state = state_of(request)
-    await run_in_threadpool(_check_project, state, alias, key)
+    await run_in_threadpool(check_project, state, alias, key)
     act = state.rollouts.promote
     found = await run_in_threadpool(act, alias, body.version, body.weight, _cause(key, body))
     return await run_in_threadpool(_version, state, found)
@@ -124,7 +131,7 @@ async def promote(request: Request, alias: str, body: Promote, key: TrainKey) ->
 async def roll_back(request: Request, alias: str, body: RollBack, key: TrainKey) -> dict[str, Any]:
     """Take the candidate's traffic away, or bring back the version before."""
     state = state_of(request)
-    await run_in_threadpool(_check_project, state, alias, key)
+    await run_in_threadpool(check_project, state, alias, key)
     found = await run_in_threadpool(state.rollouts.roll_back, alias, body.version, _cause(key, body))
     return await run_in_threadpool(_version, state, found)
 
@@ -135,7 +142,7 @@ async def undeploy(
 ) -> dict[str, Any]:
     """Take the name away; running answers are finished."""
     state = state_of(request)
-    await run_in_threadpool(_check_project, state, alias, key)
+    await run_in_threadpool(check_project, state, alias, key)
     await run_in_threadpool(state.rollouts.undeploy, alias, Cause(who=f"key {key.name}", why=why))
     return {"id": alias, "object": "alias", "deleted": True}
 
@@ -148,7 +155,7 @@ def _project(state: State, alias: str) -> str | None:
     return state.owners.project(RUN, owner(alias)) if state.rollouts.versions.of(alias) else None
 
 
-def _check_project(state: State, alias: str, key: KeyRecord) -> None:
+def check_project(state: State, alias: str, key: KeyRecord) -> None:
     """Let a project see its own names only. Raises NotFound."""
     if _project(state, alias) not in {None, key.project}:
         raise NotFound(f"no model is called {alias!r}", remedy="GET /v1/aliases lists the names there are.")

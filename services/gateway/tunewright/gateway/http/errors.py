@@ -6,6 +6,7 @@
 import logging
 from typing import Any
 
+import grpc
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -55,6 +56,7 @@ class TooManyRequests(OutOfResources):
 class Forbidden(TunewrightError):
     """A key that may not do this."""
 
+    code = grpc.StatusCode.PERMISSION_DENIED
     reason = "MISSING_SCOPE"
     default_remedy = "Use a key that has the scope named."
 
