@@ -46,6 +46,31 @@ def model_card(manifests: Mapping[str, Manifest], record: Mapping[str, Any]) -> 
     )
 
 
+def export_card(record: Mapping[str, Any]) -> str:
+    """Return what an export adds to the model's card.
+
+    Args:
+        record: the contents of export.json.
+    """
+    figures = ("mean_kl", "max_kl", "top1_agreement", "eval_loss", "eval_loss_before", "weight_bytes")
+    rows = [f"| {name} | {record[name]} |" for name in figures if record.get(name) is not None]
+    how = "llama-server -m model.gguf" if record["format"] == "gguf" else "vllm serve . --served-model-name tuned"
+    lines = [
+        "",
+        f"## Exported as {record['format']}",
+        "",
+        "Loaded back and compared with the model on held-out prompts; KL in nats per token.",
+        "",
+        "| figure | value |",
+        "|---|---|",
+        *rows,
+        "",
+        f"```bash\n{how}\n```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
 def _front_matter(base: str) -> list[str]:
     return ["---", f"base_model: {base!r}", "library_name: transformers", "pipeline_tag: text-generation", "---", ""]
 

@@ -16,7 +16,7 @@ import psutil
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GgufConfig
 
 from tunewright.merger.probes import Probe
 
@@ -84,6 +84,24 @@ def unmerged_model(
 def plain_model(folder: Path, machine: Machine) -> Iterator[Any]:
     """Yield a model as `from_pretrained` loads it."""
     model = _load(folder, machine).to(machine.device).eval()
+    try:
+        yield model
+    finally:
+        del model
+        _free()
+
+
+@contextmanager
+def gguf_model(folder: Path, machine: Machine) -> Iterator[Any]:
+    """Yield the model of a folder's GGUF file, unpacked."""
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        str(folder),
+        gguf_file=next(folder.glob("*.gguf")).name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=machine.dtype,
+        local_files_only=True,
+    )
+    model = model.to(machine.device).eval()
     try:
         yield model
     finally:

@@ -15,7 +15,7 @@ from tunewright.chassis.stage import Stage
 from tunewright.merger import hub
 from tunewright.merger.lineage import check_lineage
 from tunewright.merger.sources import FolderModel, HubModel, check_local, fingerprint, folders, resolve
-from tunewright.merger.spec import ImportSpec, MergeSpec
+from tunewright.merger.spec import ExportSpec, ImportSpec, MergeSpec
 from tunewright.v1 import artifact_pb2, merging_pb2, merging_pb2_grpc
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 STAGES = {
     "merge": Stage(service="merger", function="tunewright.merger.stage:run", spec=MergeSpec),
     "import": Stage(service="merger", function="tunewright.merger.importing:run", spec=ImportSpec),
+    "export": Stage(service="merger", function="tunewright.merger.exporting:run", spec=ExportSpec),
 }
 _INPUTS = {"adapter": Kind.ADAPTER, "base": Kind.MODEL, "dataset": Kind.DATASET}
 

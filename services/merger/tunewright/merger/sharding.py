@@ -42,8 +42,12 @@ def lay_out(tensors: Iterable[TensorInfo], max_shard_bytes: int) -> list[Shard]:
     ordered = list(tensors)
     own = [list(group) for _, group in groupby(ordered, key=lambda tensor: tensor.file)]
     fits = all(len(group) == 1 or _bytes(group) <= max_shard_bytes for group in own)
-    groups = own if fits else split(ordered, max_shard_bytes)
-    return [Shard(name, tuple(group)) for name, group in zip(_names(len(groups)), groups, strict=True)]
+    return _named(own if fits else split(ordered, max_shard_bytes))
+
+
+def split_into_files(tensors: Iterable[TensorInfo], max_shard_bytes: int) -> list[Shard]:
+    """Return the files of a model whose tensors are cut in the order given, whatever files they come from."""
+    return _named(split(tensors, max_shard_bytes))
 
 
 def split(tensors: Iterable[TensorInfo], max_shard_bytes: int) -> list[list[TensorInfo]]:
@@ -77,6 +81,10 @@ def index_bytes(shards: list[Shard]) -> bytes:
         "weight_map": {tensor.name: shard.name for shard in shards for tensor in shard.tensors},
     }
     return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _named(groups: list[list[TensorInfo]]) -> list[Shard]:
+    return [Shard(name, tuple(group)) for name, group in zip(_names(len(groups)), groups, strict=True)]
 
 
 def _names(count: int) -> list[str]:

@@ -33,6 +33,23 @@ class MergeSpec(Spec):
     """Bytes of tensors in each safetensors file at most; a larger tensor gets a file of its own."""
 
 
+class ExportSpec(Spec):
+    """A merged model in another form, for other engines."""
+
+    format: Literal["fp8", "int4", "gguf"]
+    """fp8 and int4 for vLLM (compressed-tensors), gguf for llama.cpp."""
+    gguf_type: Literal["q8_0", "bf16", "f16"] = "q8_0"
+    """Type of a gguf's matrices."""
+    probe_count: int = Field(default=16, ge=1, le=1024)
+    """Held-out conversations whose logits are compared, in order of their hash."""
+    probe_max_length: int = Field(default=256, ge=8, le=4096)
+    """Tokens of each probe at most."""
+    max_kl: float = Field(default=0.5, gt=0, le=100)
+    """Largest mean KL divergence, nats per token, of what is loaded back from the model that is still published."""
+    max_shard_bytes: int = Field(default=5_000_000_000, ge=1_000_000)
+    """Bytes of tensors in each safetensors file at most."""
+
+
 class ImportSpec(Spec):
     """A base model to bring into the store."""
 

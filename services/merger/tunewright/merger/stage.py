@@ -10,8 +10,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tunewright.artifacts import Kind, Manifest
 from tunewright.chassis.errors import InvalidSpec
 from tunewright.chassis.stage import Reporter, Severity
@@ -44,7 +42,7 @@ from tunewright.merger.safety import (
 )
 from tunewright.merger.spec import MergeSpec
 from tunewright.merger.streaming import write_merged
-from tunewright.merger.weights import DTYPES
+from tunewright.merger.weights import main_dtype
 
 
 def run(spec: MergeSpec, inputs: Mapping[str, Path], output_dir: Path, report: Reporter) -> Manifest:
@@ -175,7 +173,7 @@ def _measurement(
         base=base,
         adapter=adapter,
         quantization=quantization,
-        machine=choose_machine(sum(tensor.size_bytes for tensor in tensors), _main_dtype(tensors)),
+        machine=choose_machine(sum(tensor.size_bytes for tensor in tensors), main_dtype(tensors)),
         probes=probes,
         golden=golden,
         check_golden=check_golden,
@@ -250,11 +248,3 @@ def _metrics(found: Found, chosen: str) -> dict[str, Any]:
         "probes": fidelity["probes"],
         "probe_tokens": fidelity["tokens"],
     }
-
-
-def _main_dtype(tensors: list[TensorInfo]) -> torch.dtype:
-    """Return the dtype that most of the weights' bytes have."""
-    bytes_by_dtype: dict[str, int] = {}
-    for tensor in tensors:
-        bytes_by_dtype[tensor.dtype] = bytes_by_dtype.get(tensor.dtype, 0) + tensor.size_bytes
-    return DTYPES[max(bytes_by_dtype, key=lambda name: bytes_by_dtype[name])]

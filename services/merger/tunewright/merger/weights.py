@@ -26,6 +26,15 @@ _BLOCK_ELEMENTS = 1 << 19
 
 _local = threading.local()
 
+
+def main_dtype(tensors: list[TensorInfo]) -> torch.dtype:
+    """Return the dtype that most of the weights' bytes have."""
+    bytes_by_dtype: dict[str, int] = {}
+    for tensor in tensors:
+        bytes_by_dtype[tensor.dtype] = bytes_by_dtype.get(tensor.dtype, 0) + tensor.size_bytes
+    return DTYPES[max(bytes_by_dtype, key=lambda name: bytes_by_dtype[name])]
+
+
 ReadRows = Callable[[TensorInfo, int, int], torch.Tensor]
 """Returns rows start to stop of a tensor as it lies in its file."""
 
