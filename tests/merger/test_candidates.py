@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from tests.merger.conftest import TINY, random_adapter
+from tests.merger.conftest import TINY, random_adapter, write_golden
 from tests.merger.test_stage import manifests
 from tunewright.artifacts import Manifest
 from tunewright.chassis.errors import Refused
@@ -66,10 +67,13 @@ def run(dataset: Path, tmp_path: Path, make_reporter: Callable[..., Any]) -> Cal
     def call(adapter: Path, **settings: Any) -> tuple[Manifest, Path, list[dict[str, Any]]]:  # noqa: ANN401 - a spec's
         output = tmp_path / "output"
         output.mkdir()
-        facts = manifests(TINY, adapter)
+        trained = tmp_path / "trained"
+        shutil.copytree(adapter, trained)
+        write_golden(PeftModel.from_pretrained(quantized_model(), str(trained)).eval(), TINY, trained)
+        facts = manifests(TINY, trained)
         facts["manifests"]["adapter"]["quantization"] = NF4
         report, events = make_reporter(**facts)
-        inputs = {"adapter": adapter, "base": TINY, "dataset": dataset}
+        inputs = {"adapter": trained, "base": TINY, "dataset": dataset}
         return stage.run(MergeSpec(**settings), inputs, output, report), output, events
 
     return call

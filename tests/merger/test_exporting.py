@@ -1,5 +1,6 @@
 """Exports are loaded back by real loaders and measured; what llama.cpp or vLLM would read otherwise is refused."""
 
+import importlib
 import importlib.util
 import json
 import shutil
@@ -82,7 +83,7 @@ def test_a_compressed_model_says_so_in_its_config_and_loads_plainly(export: Call
 
 def test_int4_takes_the_scale_of_least_squared_error() -> None:
     compression = Compression.of(TINY, "int4")
-    name = sorted(compression.layers)[0]
+    name = min(compression.layers)
     weight = torch.zeros(8, 64, dtype=torch.bfloat16)
     weight[:, 1:33], weight[:, 0] = 0.7, 1.1  # the largest value's own scale would lose the many at 0.7
     found = compression.compress(name, weight)
@@ -112,7 +113,7 @@ def test_what_llama_cpp_would_read_otherwise_is_refused_by_name(tmp_path: Path) 
     scaled = changed_model(
         tmp_path / "scaled", "config.json", lambda config: config.update(rope_parameters={"rope_type": "yarn"})
     )
-    with pytest.raises(Refused, match="positions of type .*yarn"):
+    with pytest.raises(Refused, match=r"positions of type .*yarn"):
         write_gguf(scaled, output, "q8_0")
     unigram = changed_model(
         tmp_path / "unigram", "tokenizer.json", lambda tokenizer: tokenizer["model"].update(type="Unigram")
@@ -129,7 +130,7 @@ def test_a_missing_input_is_named(tmp_path: Path, make_reporter: Callable[..., A
 
 @pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed")
 def test_llama_cpp_itself_gives_the_same_next_tokens(export: Callable[..., Any]) -> None:
-    import llama_cpp  # noqa: PLC0415 - an optional extra
+    llama_cpp: Any = importlib.import_module("llama_cpp")
 
     _, output = export("gguf", gguf_type="bf16")
     engine = llama_cpp.Llama(str(output / "model.gguf"), n_ctx=64, logits_all=True, verbose=False)

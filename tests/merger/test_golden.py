@@ -5,17 +5,22 @@ import re
 import pytest
 
 from tunewright.chassis.errors import Refused
-from tunewright.merger.golden import GoldenAgreement, refuse_another_model
+from tunewright.merger.golden import LARGEST_KL, LEAST_AGREEMENT, GoldenAgreement, refuse_another_model
 from tunewright.merger.spec import MergeSpec
 
 NO_ADAPTER = GoldenAgreement(agreement=0.615, first_step_kl=3.298, tokens=52)
 
 
-def refusal(adapted: GoldenAgreement, plain: GoldenAgreement = NO_ADAPTER) -> str:
-    """Return the words of the refusal, nothing if the model is taken."""
-    spec = MergeSpec()
+def refusal(
+    adapted: GoldenAgreement,
+    plain: GoldenAgreement = NO_ADAPTER,
+    *,
+    min_agreement: float = LEAST_AGREEMENT,
+    max_kl: float = LARGEST_KL,
+) -> str:
+    """Return the words of the refusal, nothing if the model is taken; by default on a base that was not quantised."""
     try:
-        refuse_another_model(adapted, plain, min_agreement=spec.min_golden_agreement, max_kl=spec.max_golden_kl)
+        refuse_another_model(adapted, plain, min_agreement=min_agreement, max_kl=max_kl)
     except Refused as error:
         return error.message
     return ""
@@ -44,3 +49,23 @@ def test_another_model_is_refused_with_both_figures(agreement: float, kl: float,
 
 def test_an_adapter_that_leads_away_on_both_counts_is_refused_though_within_the_limits() -> None:
     assert "leads the base away" in refusal(GoldenAgreement(0.45, 0.136, 48), GoldenAgreement(0.583, 0.095, 48))
+
+
+@pytest.mark.parametrize(
+    ("agreement", "kl", "taken"),
+    [
+        (1.0, 0.00023, True),  # the true adapter
+        (0.967, 0.0518, False),  # alpha × 2
+        (0.869, 0.0569, False),  # alpha × 0.5
+        (0.984, 0.0266, False),  # layers 10 and 11 of 30 exchanged
+        (0.590, 0.240, False),  # alpha × 4
+        (0.508, 5.44, False),  # every layer's adapter on the next layer
+    ],
+)
+def test_on_the_weights_that_training_saw_small_sabotage_is_seen_too(agreement: float, kl: float, taken: bool) -> None:  # noqa: FBT001 - a case
+    spec = MergeSpec()
+    found = GoldenAgreement(agreement, kl, 61)
+    words = refusal(
+        found, GoldenAgreement(0.492, 5.49, 61), min_agreement=spec.min_golden_agreement, max_kl=spec.max_golden_kl
+    )
+    assert bool(words) is not taken

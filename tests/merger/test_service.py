@@ -87,6 +87,15 @@ def test_import_and_merge_end_in_models_with_their_lineage(
     assert manifest.base_model == "tiny"
     assert manifest.metrics["merge_max_kl"] < 1e-3
 
+    request = merging_pb2.SubmitExportRequest(
+        spec=merging_pb2.ExportSpec(format="gguf", probe_count=2), model=merged.result, dataset=ref_to_proto(dataset)
+    )
+    exported = finished(service.SubmitExport(request, None).job)  # type: ignore[arg-type] # likewise
+    assert exported.state == job_pb2.JOB_STATE_SUCCEEDED, exported.failure
+    found = load_manifest(store, ref_from_proto(exported.result))
+    assert "model.gguf" in {entry.path for entry in found.files}
+    assert (found.base_model, found.parents["model"]) == ("tiny", str(ref_from_proto(merged.result)))
+
     other = commit(store, seal(draft, adapter, {"base": ArtifactRef(Kind.MODEL, "0" * 64)}), adapter)
     with pytest.raises(Refused, match="wrong base: the adapter was trained on models/0000"):
         submit_merge(service, adapter=other, base=base, dataset=dataset)

@@ -26,7 +26,7 @@ from tunewright.v1 import artifact_pb2 as tunewright_dot_v1_dot_artifact__pb2
 from tunewright.v1 import job_pb2 as tunewright_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btunewright/v1/merging.proto\x12\rtunewright.v1\x1a\x1ctunewright/v1/artifact.proto\x1a\x17tunewright/v1/job.proto\"\xf3\x02\n\tMergeSpec\x12\x18\n\x0bprobe_count\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1d\n\x10probe_max_length\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x13\n\x06max_kl\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x1c\n\x0fmax_shard_bytes\x18\x04 \x01(\x04H\x03\x88\x01\x01\x12!\n\x14min_golden_agreement\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x1a\n\rmax_golden_kl\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\x12\n\x05merge\x18\x07 \x01(\tH\x06\x88\x01\x01\x12\x1b\n\x0emax_trained_kl\x18\x08 \x01(\x01H\x07\x88\x01\x01\x42\x0e\n\x0c_probe_countB\x13\n\x11_probe_max_lengthB\t\n\x07_max_klB\x12\n\x10_max_shard_bytesB\x17\n\x15_min_golden_agreementB\x10\n\x0e_max_golden_klB\x08\n\x06_mergeB\x11\n\x0f_max_trained_kl\"\xd7\x01\n\x12SubmitMergeRequest\x12&\n\x04spec\x18\x01 \x01(\x0b\x32\x18.tunewright.v1.MergeSpec\x12+\n\x07\x61\x64\x61pter\x18\x02 \x01(\x0b\x32\x1a.tunewright.v1.ArtifactRef\x12(\n\x04\x62\x61se\x18\x03 \x01(\x0b\x32\x1a.tunewright.v1.ArtifactRef\x12+\n\x07\x64\x61taset\x18\x04 \x01(\x0b\x32\x1a.tunewright.v1.ArtifactRef\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"6\n\x13SubmitMergeResponse\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.tunewright.v1.Job\"P\n\nImportSpec\x12\x13\n\x06source\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x15\n\x08revision\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\t\n\x07_sourceB\x0b\n\t_revision\"U\n\x13SubmitImportRequest\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.tunewright.v1.ImportSpec\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\"7\n\x14SubmitImportResponse\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.tunewright.v1.Job2\xbf\x01\n\x0eMergingService\x12W\n\x0cSubmitImport\x12\".tunewright.v1.SubmitImportRequest\x1a#.tunewright.v1.SubmitImportResponse\x12T\n\x0bSubmitMerge\x12!.tunewright.v1.SubmitMergeRequest\x1a\".tunewright.v1.SubmitMergeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btunewright/v1/merging.proto\x12\rtunewright.v1\x1a\x1ctunewright/v1/artifact.proto\x1a\x17tunewright/v1/job.proto\"\xf3\x02\n\tMergeSpec\x12\x18\n\x0bprobe_count\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1d\n\x10probe_max_length\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x13\n\x06max_kl\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x1c\n\x0fmax_shard_bytes\x18\x04 \x01(\x04H\x03\x88\x01\x01\x12!\n\x14min_golden_agreement\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x1a\n\rmax_golden_kl\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\x12\n\x05merge\x18\x07 \x01(\tH\x06\x88\x01\x01\x12\x1b\n\x0emax_trained_kl\x18\x08 \x01(\x01H\x07\x88\x01\x01\x42\x0e\n\x0c_probe_countB\x13\n\x11_probe_max_lengthB\t\n\x07_max_klB\x12\n\x10_max_shard_bytesB\x17\n\x15_min_golden_agreementB\x10\n\x0e_max_golden_klB\x08\n\x06_mergeB\x11\n\x0f_max_trained_kl\"\xd7\x01\n\x12SubmitMergeRequest\x12&\n\x04spec\x18\x01 \x01(\x0b\x32\x18.tunewright.v1.MergeSpec\x12+\n\x07\x61\x64\x61pter\x18\x02 \x01(\x0b\x32\x1a.tunewright.v1.ArtifactRef\x12(\n\x04\x62\x61se\x18\x03 \x01(\x0b\x32\x1a.tunewright.v1.ArtifactRef\x12+\n\x07\x64\x61taset\x18\x04 \x01(\x0b\x32\x1a.tunewright.v1.ArtifactRef\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"6\n\x13SubmitMergeResponse\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.tunewright.v1.Job\"\x82\x02\n\nExportSpec\x12\x13\n\x06\x66ormat\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x16\n\tgguf_type\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x18\n\x0bprobe_count\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x1d\n\x10probe_max_length\x18\x04 \x01(\rH\x03\x88\x01\x01\x12\x13\n\x06max_kl\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x1c\n\x0fmax_shard_bytes\x18\x06 \x01(\x04H\x05\x88\x01\x01\x42\t\n\x07_formatB\x0c\n\n_gguf_typeB\x0e\n\x0c_probe_countB\x13\n\x11_probe_max_lengthB\t\n\x07_max_klB\x12\n\x10_max_shard_bytes\"\xad\x01\n\x13SubmitExportRequest\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.tunewright.v1.ExportSpec\x12)\n\x05model\x18\x02 \x01(\x0b\x32\x1a.tunewright.v1.ArtifactRef\x12+\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32\x1a.tunewright.v1.ArtifactRef\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"7\n\x14SubmitExportResponse\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.tunewright.v1.Job\"P\n\nImportSpec\x12\x13\n\x06source\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x15\n\x08revision\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\t\n\x07_sourceB\x0b\n\t_revision\"U\n\x13SubmitImportRequest\x12\'\n\x04spec\x18\x01 \x01(\x0b\x32\x19.tunewright.v1.ImportSpec\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\"7\n\x14SubmitImportResponse\x12\x1f\n\x03job\x18\x01 \x01(\x0b\x32\x12.tunewright.v1.Job2\x98\x02\n\x0eMergingService\x12W\n\x0cSubmitImport\x12\".tunewright.v1.SubmitImportRequest\x1a#.tunewright.v1.SubmitImportResponse\x12T\n\x0bSubmitMerge\x12!.tunewright.v1.SubmitMergeRequest\x1a\".tunewright.v1.SubmitMergeResponse\x12W\n\x0cSubmitExport\x12\".tunewright.v1.SubmitExportRequest\x1a#.tunewright.v1.SubmitExportResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,12 +39,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBMITMERGEREQUEST']._serialized_end=691
   _globals['_SUBMITMERGERESPONSE']._serialized_start=693
   _globals['_SUBMITMERGERESPONSE']._serialized_end=747
-  _globals['_IMPORTSPEC']._serialized_start=749
-  _globals['_IMPORTSPEC']._serialized_end=829
-  _globals['_SUBMITIMPORTREQUEST']._serialized_start=831
-  _globals['_SUBMITIMPORTREQUEST']._serialized_end=916
-  _globals['_SUBMITIMPORTRESPONSE']._serialized_start=918
-  _globals['_SUBMITIMPORTRESPONSE']._serialized_end=973
-  _globals['_MERGINGSERVICE']._serialized_start=976
-  _globals['_MERGINGSERVICE']._serialized_end=1167
+  _globals['_EXPORTSPEC']._serialized_start=750
+  _globals['_EXPORTSPEC']._serialized_end=1008
+  _globals['_SUBMITEXPORTREQUEST']._serialized_start=1011
+  _globals['_SUBMITEXPORTREQUEST']._serialized_end=1184
+  _globals['_SUBMITEXPORTRESPONSE']._serialized_start=1186
+  _globals['_SUBMITEXPORTRESPONSE']._serialized_end=1241
+  _globals['_IMPORTSPEC']._serialized_start=1243
+  _globals['_IMPORTSPEC']._serialized_end=1323
+  _globals['_SUBMITIMPORTREQUEST']._serialized_start=1325
+  _globals['_SUBMITIMPORTREQUEST']._serialized_end=1410
+  _globals['_SUBMITIMPORTRESPONSE']._serialized_start=1412
+  _globals['_SUBMITIMPORTRESPONSE']._serialized_end=1467
+  _globals['_MERGINGSERVICE']._serialized_start=1470
+  _globals['_MERGINGSERVICE']._serialized_end=1750
 # @@protoc_insertion_point(module_scope)

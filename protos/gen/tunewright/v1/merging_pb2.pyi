@@ -47,6 +47,40 @@ class SubmitMergeResponse(_message.Message):
     job: _job_pb2.Job
     def __init__(self, job: _Optional[_Union[_job_pb2.Job, _Mapping]] = ...) -> None: ...
 
+class ExportSpec(_message.Message):
+    __slots__ = ("format", "gguf_type", "probe_count", "probe_max_length", "max_kl", "max_shard_bytes")
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    GGUF_TYPE_FIELD_NUMBER: _ClassVar[int]
+    PROBE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    PROBE_MAX_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    MAX_KL_FIELD_NUMBER: _ClassVar[int]
+    MAX_SHARD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    format: str
+    gguf_type: str
+    probe_count: int
+    probe_max_length: int
+    max_kl: float
+    max_shard_bytes: int
+    def __init__(self, format: _Optional[str] = ..., gguf_type: _Optional[str] = ..., probe_count: _Optional[int] = ..., probe_max_length: _Optional[int] = ..., max_kl: _Optional[float] = ..., max_shard_bytes: _Optional[int] = ...) -> None: ...
+
+class SubmitExportRequest(_message.Message):
+    __slots__ = ("spec", "model", "dataset", "validate_only")
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    spec: ExportSpec
+    model: _artifact_pb2.ArtifactRef
+    dataset: _artifact_pb2.ArtifactRef
+    validate_only: bool
+    def __init__(self, spec: _Optional[_Union[ExportSpec, _Mapping]] = ..., model: _Optional[_Union[_artifact_pb2.ArtifactRef, _Mapping]] = ..., dataset: _Optional[_Union[_artifact_pb2.ArtifactRef, _Mapping]] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+
+class SubmitExportResponse(_message.Message):
+    __slots__ = ("job",)
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    job: _job_pb2.Job
+    def __init__(self, job: _Optional[_Union[_job_pb2.Job, _Mapping]] = ...) -> None: ...
+
 class ImportSpec(_message.Message):
     __slots__ = ("source", "revision")
     SOURCE_FIELD_NUMBER: _ClassVar[int]

@@ -44,6 +44,11 @@ class MergingServiceStub:
                 request_serializer=tunewright_dot_v1_dot_merging__pb2.SubmitMergeRequest.SerializeToString,
                 response_deserializer=tunewright_dot_v1_dot_merging__pb2.SubmitMergeResponse.FromString,
                 _registered_method=True)
+        self.SubmitExport = channel.unary_unary(
+                '/tunewright.v1.MergingService/SubmitExport',
+                request_serializer=tunewright_dot_v1_dot_merging__pb2.SubmitExportRequest.SerializeToString,
+                response_deserializer=tunewright_dot_v1_dot_merging__pb2.SubmitExportResponse.FromString,
+                _registered_method=True)
 
 
 class MergingServiceServicer:
@@ -61,6 +66,12 @@ class MergingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SubmitExport(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MergingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -73,6 +84,11 @@ def add_MergingServiceServicer_to_server(servicer, server):
                     servicer.SubmitMerge,
                     request_deserializer=tunewright_dot_v1_dot_merging__pb2.SubmitMergeRequest.FromString,
                     response_serializer=tunewright_dot_v1_dot_merging__pb2.SubmitMergeResponse.SerializeToString,
+            ),
+            'SubmitExport': grpc.unary_unary_rpc_method_handler(
+                    servicer.SubmitExport,
+                    request_deserializer=tunewright_dot_v1_dot_merging__pb2.SubmitExportRequest.FromString,
+                    response_serializer=tunewright_dot_v1_dot_merging__pb2.SubmitExportResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -129,6 +145,33 @@ class MergingService:
             '/tunewright.v1.MergingService/SubmitMerge',
             tunewright_dot_v1_dot_merging__pb2.SubmitMergeRequest.SerializeToString,
             tunewright_dot_v1_dot_merging__pb2.SubmitMergeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SubmitExport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tunewright.v1.MergingService/SubmitExport',
+            tunewright_dot_v1_dot_merging__pb2.SubmitExportRequest.SerializeToString,
+            tunewright_dot_v1_dot_merging__pb2.SubmitExportResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,12 +33,14 @@ class MergingServiceStub:
     def __new__(cls, channel: _aio.Channel) -> MergingServiceAsyncStub: ...
     SubmitImport: _grpc.UnaryUnaryMultiCallable[_merging_pb2.SubmitImportRequest, _merging_pb2.SubmitImportResponse]
     SubmitMerge: _grpc.UnaryUnaryMultiCallable[_merging_pb2.SubmitMergeRequest, _merging_pb2.SubmitMergeResponse]
+    SubmitExport: _grpc.UnaryUnaryMultiCallable[_merging_pb2.SubmitExportRequest, _merging_pb2.SubmitExportResponse]
 
 @_typing.type_check_only
 class MergingServiceAsyncStub(MergingServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     SubmitImport: _aio.UnaryUnaryMultiCallable[_merging_pb2.SubmitImportRequest, _merging_pb2.SubmitImportResponse]  # type: ignore[assignment]
     SubmitMerge: _aio.UnaryUnaryMultiCallable[_merging_pb2.SubmitMergeRequest, _merging_pb2.SubmitMergeResponse]  # type: ignore[assignment]
+    SubmitExport: _aio.UnaryUnaryMultiCallable[_merging_pb2.SubmitExportRequest, _merging_pb2.SubmitExportResponse]  # type: ignore[assignment]
 
 class MergingServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -54,5 +56,12 @@ class MergingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _merging_pb2.SubmitMergeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_merging_pb2.SubmitMergeResponse, _abc.Awaitable[_merging_pb2.SubmitMergeResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def SubmitExport(
+        self,
+        request: _merging_pb2.SubmitExportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_merging_pb2.SubmitExportResponse, _abc.Awaitable[_merging_pb2.SubmitExportResponse]]: ...
 
 def add_MergingServiceServicer_to_server(servicer: MergingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

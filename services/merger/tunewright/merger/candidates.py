@@ -32,9 +32,10 @@ class Measured:
     """Of a merged candidate: against the adapter unmerged on the same base, so that rounding is all that differs."""
 
     def figures(self) -> dict[str, Any]:
-        """Return the figures that are shown and kept, to 3 significant digits."""
-        figures = {**asdict(self.trained), "eval_loss": self.eval_loss}
-        return {name: rounded(value) for name, value in figures.items() if name not in {"tokens", "probes"}}
+        """Return the figures that are shown and kept, to 3 significant digits, losses to 4."""
+        figures = {name: rounded(value) for name, value in asdict(self.trained).items()}
+        del figures["tokens"], figures["probes"]
+        return {**figures, "eval_loss": rounded(self.eval_loss, 4)}
 
 
 def choose(measured: Mapping[str, Measured], asked: str) -> str:
@@ -95,17 +96,17 @@ def figures_table(candidates: Mapping[str, Mapping[str, Any]], chosen: str) -> s
     """Return the same from the figures that `Measured.figures` gave."""
     lines = ["| candidate | mean KL | worst KL | top-1 agreement | held-out loss |", "|---|---|---|---|---|"]
     for name, figures in candidates.items():
-        cells = ["" if figures[column] is None else f"{figures[column]:.3g}" for column in _SHOWN]
+        cells = ["" if figures[column] is None else f"{figures[column]:.4g}" for column in _SHOWN]
         lines.append(f"| {name}{' (chosen)' if name == chosen else ''} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def rounded(value: float | None) -> float | None:
-    """Keep 3 significant digits: what a repeated run gives again even where sums are taken in another order."""
-    return value if value is None or isinstance(value, int) else float(f"{value:.3g}")
+def rounded(value: float | None, digits: int = 3) -> float | None:
+    """Keep a few significant digits: what a repeated run gives again even where sums are taken in another order."""
+    return value if value is None or isinstance(value, int) else float(f"{value:.{digits}g}")
 
 
 def _rank(found: Measured) -> tuple[float, float]:
-    loss = rounded(found.eval_loss)
+    loss = rounded(found.eval_loss, 4)
     kl = rounded(found.trained.mean_kl)
     return (float("inf") if kl is None or kl != kl else kl), (0.0 if loss is None else loss)  # noqa: PLR0124 - NaN

@@ -97,7 +97,7 @@ def _write(spec: ExportSpec, model: Path, output_dir: Path) -> None:
 
 def _figures(agreement: Agreement, before: float | None, after: float | None) -> dict[str, Any]:
     figures = {name: rounded(value) for name, value in asdict(agreement).items()}
-    return {**figures, "eval_loss": rounded(after), "eval_loss_before": rounded(before)}
+    return {**figures, "eval_loss": rounded(after, 4), "eval_loss_before": rounded(before, 4)}
 
 
 def _refuse_a_bad_export(spec: ExportSpec, agreement: Agreement, figures: Mapping[str, Any]) -> None:

@@ -154,7 +154,7 @@ def _splitting(document: dict[str, Any], merges: list[str]) -> str:
     steps = pre.get("pretokenizers", [pre])
     kinds = [step.get("type") for step in steps]
     pattern = json.dumps([step.get("pattern") for step in steps], ensure_ascii=False).replace("\\\\", "\\")
-    if document["model"].get("type") == "BPE" and not document["model"].get("byte_fallback") and "ByteLevel" in kinds:
+    if document["model"].get("type") == "BPE" and "ByteLevel" in kinds:
         if not merges:
             return "gpt-2"  # one token a byte, however it is split
         for part, name in _PATTERNS.items():

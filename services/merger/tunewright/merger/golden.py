@@ -1,8 +1,8 @@
 """Golden prompts: what the trained model answered when training ended, and whether base + adapter still answers so.
 
 The comparison of merged and unmerged cannot see an adapter that both sides read wrongly (another base of the same
-shape, a changed alpha, swapped layers). The trainer's own record can. It was made on the quantised base, so agreement
-is high, not perfect. Knows nothing of how the merge was made.
+shape, a changed alpha, swapped layers). The trainer's own record can: base + adapter, run as training had them, repeat
+it but for the compute type's rounding. Knows nothing of how the merge was made.
 """
 
 import json
@@ -19,6 +19,9 @@ from tunewright.merger.comparison import kl_T, logits_T_V
 from tunewright.merger.probes import Conversation, render
 
 GOLDEN = "golden.json"
+
+LEAST_AGREEMENT, LARGEST_KL = 0.3, 0.5
+"""What is asked of an adapter without a manifest: its base may have been quantised, and it is run on other weights."""
 
 _KL_MARGIN = 0.01
 """Nats that rounding of the quantised base may cost an adapter that was hardly trained."""

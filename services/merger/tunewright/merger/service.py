@@ -28,6 +28,8 @@ STAGES = {
 }
 _INPUTS = {"adapter": Kind.ADAPTER, "base": Kind.MODEL, "dataset": Kind.DATASET}
 
+_INPUTS_OF_EXPORT = {"model": Kind.MODEL, "dataset": Kind.DATASET}
+
 
 class MergerSettings(ServiceSettings):
     """What the merger reads beyond every service's settings. The hub's own names are HF_ENDPOINT, HF_TOKEN, HF_HOME."""
@@ -80,6 +82,16 @@ class MergingService(merging_pb2_grpc.MergingServiceServicer):
         self._check_lineage(inputs)
         job = self._jobs.submit(STAGES["merge"], spec, inputs, validate_only=request.validate_only)
         return merging_pb2.SubmitMergeResponse(job=job)
+
+    def SubmitExport(  # noqa: N802 - gRPC's own naming
+        self, request: merging_pb2.SubmitExportRequest, context: grpc.ServicerContext
+    ) -> merging_pb2.SubmitExportResponse:
+        """Start the export or attach to it."""
+        del context
+        spec = ExportSpec.from_proto(request.spec)
+        inputs = {name: _ref(name, getattr(request, name), _INPUTS_OF_EXPORT[name]) for name in _INPUTS_OF_EXPORT}
+        job = self._jobs.submit(STAGES["export"], spec, inputs, validate_only=request.validate_only)
+        return merging_pb2.SubmitExportResponse(job=job)
 
     def _check_lineage(self, inputs: dict[str, ArtifactRef]) -> None:
         try:

@@ -25,10 +25,12 @@ class MergeSpec(Spec):
     """Tokens of each probe at most; longer ones are cut at their end."""
     max_kl: float = Field(default=DEFAULT_MAX_KL, gt=0, le=100)
     """Largest mean KL divergence, nats per token, of the merged model from base + adapter that is still published."""
-    min_golden_agreement: float = Field(default=0.3, ge=0, le=1)
-    """Smallest share of the trainer's recorded answer tokens that base + adapter must name first too, 0 to 1."""
-    max_golden_kl: float = Field(default=0.5, gt=0, le=100)
-    """Largest mean KL divergence, nats, of base + adapter from the first steps that the trainer recorded."""
+    min_golden_agreement: float = Field(default=0.8, ge=0, le=1)
+    """Smallest share of the trainer's recorded answer tokens that base + adapter must name first too, 0 to 1. At most
+    0.3 is asked of an adapter without a manifest, which does not tell what its base was quantised to."""
+    max_golden_kl: float = Field(default=0.02, gt=0, le=100)
+    """Largest mean KL divergence, nats, of base + adapter from the first steps that the trainer recorded. 0.0002 after
+    a real QLoRA run; alpha × 2 or × 0.5 0.05, two layers exchanged 0.03. At least 0.5 is allowed without a manifest."""
     max_shard_bytes: int = Field(default=5_000_000_000, ge=1_000_000)
     """Bytes of tensors in each safetensors file at most; a larger tensor gets a file of its own."""
 

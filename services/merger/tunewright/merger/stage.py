@@ -26,7 +26,14 @@ from tunewright.merger.candidates import (
 from tunewright.merger.card import model_card
 from tunewright.merger.companions import add_end_tokens, copy_companions
 from tunewright.merger.comparison import choose_machine
-from tunewright.merger.golden import GoldenAgreement, GoldenPrompt, read_golden, refuse_another_model
+from tunewright.merger.golden import (
+    LARGEST_KL,
+    LEAST_AGREEMENT,
+    GoldenAgreement,
+    GoldenPrompt,
+    read_golden,
+    refuse_another_model,
+)
 from tunewright.merger.headers import TensorInfo
 from tunewright.merger.lineage import check_lineage, check_settings, manifests_of
 from tunewright.merger.measuring import Found, Measurement
@@ -68,7 +75,9 @@ def run(spec: MergeSpec, inputs: Mapping[str, Path], output_dir: Path, report: R
     quantization = Quantization.read(trained_on)
     plans = _candidates(plan, spec, base, quantization, report)
     folders = _write_candidates(plans, spec, base, adapter, output_dir, report)
-    measurement = _measurement(spec, base, adapter, quantization, tensors, probes, golden, len(plans), report)
+    measurement = _measurement(
+        spec, base, adapter, quantization, tensors, probes, golden, len(plans), report, known="adapter" in manifests
+    )
     found = measurement.run(folders)
     chosen = choose(found.candidates, spec.merge)
     refuse_a_bad_merge(found.candidates, chosen, max_kl=spec.max_kl, max_trained_kl=spec.max_trained_kl)
@@ -162,12 +171,18 @@ def _measurement(
     golden: list[GoldenPrompt],
     merged: int,
     report: Reporter,
+    *,
+    known: bool,
 ) -> Measurement:
+    """Return what is to be measured; `known`: by its manifest, the base is run as training had it."""
     models = merged + (1 if quantization is None else 2)
     steps = _ProbeProgress(report, models * len(probes))
 
     def check_golden(repeated: GoldenAgreement, plain: GoldenAgreement) -> None:
-        refuse_another_model(repeated, plain, min_agreement=spec.min_golden_agreement, max_kl=spec.max_golden_kl)
+        min_agreement, max_kl = spec.min_golden_agreement, spec.max_golden_kl
+        if not known:
+            min_agreement, max_kl = min(min_agreement, LEAST_AGREEMENT), max(max_kl, LARGEST_KL)
+        refuse_another_model(repeated, plain, min_agreement=min_agreement, max_kl=max_kl)
 
     return Measurement(
         base=base,
@@ -203,7 +218,7 @@ def _record(manifests: Mapping[str, Manifest], adapter: Path, found: Found, chos
         "compute_dtype": dtype,
         "merge": chosen,
         "candidates": {name: measured.figures() for name, measured in found.candidates.items()},
-        "trained_eval_loss": rounded(found.trained_eval_loss),
+        "trained_eval_loss": rounded(found.trained_eval_loss, 4),
         "quantization_error_over_delta": {name: rounded(ratio) for name, ratio in sorted(found.noise.items())},
         **{name: rounded(value) for name, value in fidelity.items()},
         "golden_agreement": rounded(found.repeated.agreement) if found.repeated else None,
