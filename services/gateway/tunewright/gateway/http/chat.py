@@ -176,10 +176,14 @@ async def _resolve(state: State, key: KeyRecord, document: dict[str, Any]) -> Ro
                 raise
             await run_in_threadpool(state.checkpoints.deploy, key, model)
             return await _once_it_answers(state, key.project, model)
+        except Unavailable:
+            if not CHECKPOINT.fullmatch(model):
+                raise
+            return await _once_it_answers(state, key.project, model)
 
 
 async def _once_it_answers(state: State, project: str, model: str) -> Route:
-    """Return where a checkpoint answers that was just deployed: its first question waits for it. Raises Unavailable."""
+    """Return where a checkpoint answers that was just deployed: its first questions wait for it. Raises Unavailable."""
     deadline = time.monotonic() + _CHECKPOINT_SECONDS
     while True:
         state.models.forget()
