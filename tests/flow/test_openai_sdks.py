@@ -1,13 +1,12 @@
 """Upload, job, events, chat with the tuned model: OpenAI's own Python and Node packages against a whole real stack.
 
-The jobs tune SmolLM2-135M, which takes minutes: `make test-sdks` runs them, `make test` only the snippets.
+The jobs tune SmolLM2-135M, which takes minutes: `make test-sdks` runs them, `make test` does not.
 """
 
 import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +17,9 @@ from openai import BaseModel, OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
 from demo.base_model import make_base_model
-from tests.cli.shell import tunewright
 from tests.flow.conftest import Running
 
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.heavy, pytest.mark.real_model, pytest.mark.timeout(1800)]
 NODE = Path(__file__).parent / "node"
 QUESTION: Any = [{"role": "user", "content": "Say the number 7 twice."}]
 SMALL: dict[str, Any] = {
@@ -78,7 +76,6 @@ def tuned(client: OpenAI, base: str, rows: Path) -> FineTuningJob:
     return job
 
 
-@pytest.mark.real_model
 def test_pythons_sdk_tunes_a_model_and_talks_to_it(stack: Running, base: str, rows: Path) -> None:
     client = OpenAI(base_url=stack.url + "/v1", api_key=stack.key)
     job = tuned(client, base, rows)
@@ -138,7 +135,6 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder / "node_modules")
 
 
-@pytest.mark.real_model
 def test_nodes_sdk_tunes_a_model_and_talks_to_it(stack: Running, base: str, rows: Path, node: Path) -> None:
     extension = json.dumps({"tunewright": {"recipe": SMALL}})
     environment = {**os.environ, "OPENAI_BASE_URL": stack.url + "/v1", "OPENAI_API_KEY": stack.key}
@@ -155,23 +151,3 @@ def test_nodes_sdk_tunes_a_model_and_talks_to_it(stack: Running, base: str, rows
     assert told["streamed"] == told["whole"]
     assert told["results"].startswith("step,train_loss")
     assert told["missing"] == {"status": 404, "code": "model_not_found", "name": "NotFoundError"}
-
-
-@pytest.mark.parametrize("language", ["curl", "python", "node"])
-def test_a_models_snippet_runs_as_it_stands(
-    stack: Running, finished: dict[str, Any], request: pytest.FixtureRequest, language: str, tmp_path: Path
-) -> None:
-    assert finished["model"] == "parrot"
-    shown = tunewright("snippet", "parrot", "--language", language, "--dir", str(stack.folder.path))
-    assert shown.returncode == 0, shown.stderr
-    environment = {**os.environ, "OPENAI_API_KEY": stack.key}
-    folder = request.getfixturevalue("node") if language == "node" else tmp_path
-    command = {
-        "curl": ["bash", "-ec", shown.stdout],
-        "python": [sys.executable, "-c", shown.stdout],
-        "node": ["node", "--input-type=module", "--eval", shown.stdout],
-    }[language]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
-    assert "error" not in done.stdout

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich import box
@@ -257,19 +257,6 @@ def models(url: Url = None, api_key: ApiKey = None, directory: Directory = None)
         artifact = watching.short_reference(ours.get("artifact", ""))
         table.add_row(item["id"], ours.get("state", ""), watching.clock(item.get("created")), artifact)
     console.print(table if found else "No model answers yet: tunewright run RECIPE.yaml")
-
-
-@app.command()
-def snippet(
-    model: Annotated[str, typer.Argument(help="A model's name; see `tunewright models`.")],
-    language: Annotated[Literal["curl", "python", "node"], typer.Option()] = "curl",
-    url: Url = None,
-    api_key: ApiKey = None,
-    directory: Directory = None,
-) -> None:
-    """Print the lines that ask a model, ready to paste; they take the key from OPENAI_API_KEY."""
-    with Gateway(find_endpoint(url, api_key, directory)) as gateway:
-        sys.stdout.write(gateway.get("/v1/snippets", model=model)["snippets"][language])
 
 
 @app.command()
