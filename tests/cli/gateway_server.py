@@ -28,6 +28,8 @@ class Script:
     """Rows of the dataset's held-out file."""
     manifests: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Artifact reference → metrics of its manifest."""
+    documents: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Artifact reference → its whole manifest as the gateway shows it."""
     files: dict[str, bytes] = field(default_factory=dict)
     """Path below /v1/artifacts/, such as `datasets/aa…/files/train.jsonl` → content."""
     lineage: list[dict[str, Any]] = field(default_factory=list)
@@ -85,7 +87,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif url.path.startswith("/v1/artifacts/"):
             reference = url.path.removeprefix("/v1/artifacts/")
             files = [{"path": path.rpartition("/")[2]} for path in self.script.files if path.startswith(reference)]
-            self._json({"metrics": self.script.manifests.get(reference, {}), "files": files})
+            shown = {"metrics": self.script.manifests.get(reference, {}), "files": files}
+            self._json(self.script.documents.get(reference, shown))
         elif url.path == "/v1/models":
             self._json({"data": [{"id": "bot", "created": 1, "owned_by": "tunewright"}]})
         elif url.path == "/v1/runs":

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +31,7 @@ from tunewright.cli.data_files import DataFiles
 from tunewright.cli.doctor import report as doctor_report
 from tunewright.cli.endpoint import Endpoint, find_endpoint, local_stack
 from tunewright.cli.errors import CliError
+from tunewright.cli.merging import run_stage
 from tunewright.cli.objects import ObjectFiles, stack_store
 from tunewright.cli.options import ApiKey, Directory, RunId, Url
 from tunewright.cli.plan import Given, has_gpu, make_plan, refusal, refuse_what_cannot_fit
@@ -274,6 +275,49 @@ def lineage(
         sys.stdout.write(json.dumps(chain, ensure_ascii=False, indent=2) + "\n")
     else:
         lineages.show(chain, make_console())
+
+
+@app.command()
+def merge(
+    adapter: Annotated[str, typer.Argument(help="Folder of an adapter, or adapters/ID of a stack.")],
+    base: Annotated[str, typer.Argument(help="Folder of its base in full precision, or models/ID.")],
+    dataset: Annotated[str, typer.Option(help="Prepared dataset with held-out rows: a folder, or datasets/ID.")],
+    output: Annotated[Path, typer.Option(help="New folder for the model.")],
+    onto: Annotated[str, typer.Option("--merge", help="auto, full_precision or dequantized.")] = "auto",
+    max_shard_bytes: Annotated[int | None, typer.Option(help="Bytes of a weight file at most.")] = None,
+    url: Url = None,
+    api_key: ApiKey = None,
+    directory: Directory = None,
+) -> None:
+    """Merge an adapter into its base here, measured against the model as trained; the best candidate is kept."""
+    spec = {"merge": onto} | ({"max_shard_bytes": max_shard_bytes} if max_shard_bytes else {})
+    inputs = {"adapter": adapter, "base": base, "dataset": dataset}
+    _run_stage("merge", spec, inputs, output, find=partial(find_endpoint, url, api_key, directory))
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="Folder of a merged model, or models/ID of a stack.")],
+    form: Annotated[str, typer.Option("--format", help="fp8 or int4 for vLLM, gguf for llama.cpp.")],
+    dataset: Annotated[str, typer.Option(help="Prepared dataset with held-out rows: a folder, or datasets/ID.")],
+    output: Annotated[Path, typer.Option(help="New folder for the export.")],
+    gguf_type: Annotated[str, typer.Option(help="Of a gguf's matrices: q8_0, bf16 or f16.")] = "q8_0",
+    max_kl: Annotated[float | None, typer.Option(help="Largest mean KL from the model, nats a token.")] = None,
+    url: Url = None,
+    api_key: ApiKey = None,
+    directory: Directory = None,
+) -> None:
+    """Give a merged model another form, load it back, and say how far it is from the model."""
+    spec = {"format": form, "gguf_type": gguf_type} | ({"max_kl": max_kl} if max_kl else {})
+    inputs = {"model": model, "dataset": dataset}
+    _run_stage("export", spec, inputs, output, find=partial(find_endpoint, url, api_key, directory))
+
+
+def _run_stage(
+    stage: str, spec: Mapping[str, Any], inputs: Mapping[str, str], output: Path, find: Callable[[], Endpoint]
+) -> None:
+    with ExitStack() as stack:
+        run_stage(stage, spec, inputs, output, lambda: stack.enter_context(Gateway(find())), make_console())
 
 
 @app.command()

@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from tunewright.artifacts import seal
+from tunewright.artifacts import IntegrityError, Manifest, seal
+from tunewright.artifacts.layout import MANIFEST
 from tunewright.chassis import logs
 from tunewright.chassis.child import run as run_stage
 from tunewright.chassis.child import write_atomically
@@ -51,6 +52,9 @@ def run(arguments: argparse.Namespace, stages: Mapping[str, Stage]) -> None:
     for name, folder in folders.items():
         if not folder.is_dir():
             raise InvalidSpec(f"--input {name}: {folder} is no folder", remedy="Name the folder that holds the files.")
+    manifests = _manifests(folders)
+    if manifests:
+        runtime.setdefault("manifests", {name: found.model_dump(mode="json") for name, found in manifests.items()})
     output.mkdir(parents=True, exist_ok=True)
     tell = _print_json if arguments.events == "json" else _print
     reporter = StageReporter(tell, output.with_name(output.name + ".checkpoints"), None, runtime)
@@ -59,9 +63,21 @@ def run(arguments: argparse.Namespace, stages: Mapping[str, Stage]) -> None:
         draft = run_stage(stage.function, spec, folders, output, reporter)
     except Exception as error:
         raise foreign(error) from error
-    manifest = seal(draft, output, {})
+    manifest = seal(draft, output, {name: found.ref for name, found in manifests.items()})
     write_atomically(output / "manifest.json", manifest.to_json())
     reporter.event("sealed", f"{manifest.ref} in {output}")
+
+
+def _manifests(folders: Mapping[str, Path]) -> dict[str, Manifest]:
+    """Return the manifests of inputs that a stage made; a plain folder has none, nor has one of another tool."""
+    found = {}
+    for name, folder in folders.items():
+        path = folder / MANIFEST
+        try:
+            found[name] = Manifest.from_json(path.read_bytes())
+        except (FileNotFoundError, IntegrityError):
+            continue
+    return found
 
 
 def _print(event: dict[str, Any]) -> None:

@@ -110,6 +110,7 @@ def _plan(base: Path, adapter: Path, tensors: list[TensorInfo], manifests: Mappi
     config: AdapterConfig = read_adapter_config(adapter)
     if {"adapter", "base"} <= manifests.keys():
         check_lineage(manifests)
+    if "adapter" in manifests:
         check_settings(config, manifests["adapter"])
     tied = bool(read_json(base / "config.json").get("tie_word_embeddings"))
     return plan_merge(adapter, config, tensors, tied=tied)
