@@ -9,7 +9,6 @@ from contextlib import closing
 from functools import partial
 from typing import NoReturn
 
-import httpx
 import uvicorn
 from prometheus_client import REGISTRY
 
@@ -24,6 +23,7 @@ from tunewright.gateway.claim import claim
 from tunewright.gateway.clients import Rooms
 from tunewright.gateway.database import Database
 from tunewright.gateway.durable import DurableRuns
+from tunewright.gateway.engines import Engines
 from tunewright.gateway.file_records import FileRecords
 from tunewright.gateway.filing import Filing
 from tunewright.gateway.fine_tuning.checkpoints import Checkpoints
@@ -47,10 +47,7 @@ from tunewright.gateway.versions import Versions
 from tunewright.gateway.views import RunViews
 from tunewright.gateway.visible import VisibleModels
 
-_CONNECT_SECONDS = 5.0
 _BACKLOG = 2048
-_IDLE_SECONDS = 2.0
-"""Shorter than the 5 s after which vLLM closes idle connections: else a request may meet the closing one."""
 
 _log = logging.getLogger(__name__)
 
@@ -151,7 +148,7 @@ def build(settings: GatewaySettings) -> State:
         runner=runner,
         runs=runs,
         rollouts=Rollouts(versions, rooms, routes, traffic, store),
-        engines=_engines(settings),
+        engines=Engines(tls=_engine_tls(settings), read_seconds=settings.engine_read_timeout_seconds),
         files=records,
         filing=filing,
         fine_tuning=fine_tuning,
@@ -162,13 +159,6 @@ def build(settings: GatewaySettings) -> State:
         models=models,
         usage=Usage(database),
     )
-
-
-def _engines(settings: GatewaySettings) -> httpx.AsyncClient:
-    """Return the pool of connections to the engines; as many as completions may be under way."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=_IDLE_SECONDS)
-    timeout = httpx.Timeout(settings.engine_read_timeout_seconds, connect=_CONNECT_SECONDS, pool=None)
-    return httpx.AsyncClient(limits=limits, timeout=timeout, verify=_engine_tls(settings), trust_env=False)
 
 
 def _engine_tls(settings: GatewaySettings) -> ssl.SSLContext | bool:

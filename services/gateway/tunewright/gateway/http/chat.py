@@ -12,15 +12,16 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from http import HTTPStatus
 from typing import Any
 
-import httpx
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from tunewright.chassis.errors import InvalidSpec, Unavailable, Violation
 from tunewright.gateway import metrics
+from tunewright.gateway.engines import EngineAnswer, EngineGone
 from tunewright.gateway.http.auth import InferKey
 from tunewright.gateway.http.errors import RETRY_AFTER_SECONDS, TooManyRequests, error_object, type_of_status
 from tunewright.gateway.http.relay import Relay
@@ -100,8 +101,8 @@ async def _answered(
             return None
         if answer is None:
             return Response(status_code=_CLIENT_GONE)
-        if answer.status_code >= 400:  # noqa: PLR2004 - errors
-            watch.end(ok=answer.status_code < 500 and answer.status_code != httpx.codes.NOT_FOUND)  # noqa: PLR2004
+        if answer.status >= 400:  # noqa: PLR2004 - errors
+            watch.end(ok=answer.status < 500 and answer.status != HTTPStatus.NOT_FOUND)  # noqa: PLR2004
             error = await _engine_error(answer)
             return None if _ENGINE_DEAD in error.body else error
         stack.callback(relay.count)
@@ -197,31 +198,30 @@ async def _once_it_answers(state: State, project: str, model: str) -> Route:
 
 async def _ask(
     request: Request, state: State, route: Route, path: str, body: bytes, stack: AsyncExitStack
-) -> httpx.Response | None:
+) -> EngineAnswer | None:
     """Return the engine's answer once its headers are there, None if the client went away before that."""
     started = time.perf_counter()
     headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
     if key := state.settings.inference_engine_key.get_secret_value():
         headers["Authorization"] = f"Bearer {key}"
-    sent = state.engines.build_request("POST", f"{route.endpoint.rstrip('/')}/{path}", content=body, headers=headers)
-    asking = asyncio.ensure_future(state.engines.send(sent, stream=True))
+    asking = asyncio.ensure_future(state.engines.post(f"{route.endpoint.rstrip('/')}/{path}", body, headers))
     leaving = asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait({asking, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not asking.done():
             return None
         answer = asking.result()
-    except httpx.HTTPError as error:
+    except EngineGone as error:
         state.routes.forget()
         raise Unavailable(
-            f"The engine of {route.model!r} does not answer ({type(error).__name__}).",
+            f"The engine of {route.model!r} does not answer ({error}).",
             remedy="Try again in a few seconds.",
         ) from error
     finally:
         leaving.cancel()
         if not asking.done():
             asking.cancel()
-    stack.push_async_callback(answer.aclose)
+    stack.push_async_callback(answer.close)
     metrics.FIRST_BYTE_SECONDS.observe(time.perf_counter() - started)
     return answer
 
@@ -231,19 +231,19 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def _answer(answer: httpx.Response, relay: Relay, watch: Stopwatch, resources: AsyncExitStack) -> Response:
-    media_type = answer.headers.get("content-type", "application/json")
+async def _answer(answer: EngineAnswer, relay: Relay, watch: Stopwatch, resources: AsyncExitStack) -> Response:
+    media_type = answer.media_type
     headers = {"Content-Type": media_type, "X-Accel-Buffering": "no"}
     if media_type.startswith(_SSE):
-        return _Closing(_relay(answer, relay, watch), answer.status_code, headers, resources)
+        return _Closing(_relay(answer, relay, watch), answer.status, headers, resources)
     async with resources:
         try:
-            data = b"".join([chunk async for chunk in answer.aiter_raw()])
-        except httpx.HTTPError as error:
+            data = b"".join([chunk async for chunk in answer.pieces()])
+        except EngineGone as error:
             watch.end(ok=False)
             raise Unavailable("The engine broke off its answer.", remedy="Try again in a few seconds.") from error
         watch.end(ok=True)
-        return Response(relay.whole(data), answer.status_code, headers)
+        return Response(relay.whole(data), answer.status, headers)
 
 
 class _Closing(StreamingResponse):
@@ -260,30 +260,30 @@ class _Closing(StreamingResponse):
             await super().__call__(*arguments)
 
 
-async def _relay(answer: httpx.Response, relay: Relay, watch: Stopwatch) -> AsyncIterator[bytes]:
+async def _relay(answer: EngineAnswer, relay: Relay, watch: Stopwatch) -> AsyncIterator[bytes]:
     try:
-        async for chunk in answer.aiter_raw():
+        async for chunk in answer.pieces():
             watch.piece(chunk)
             if data := relay.piece(chunk):
                 yield data
         if data := relay.rest():
             yield data
         watch.end(ok=True)
-    except httpx.HTTPError as error:
+    except EngineGone as error:
         watch.end(ok=False)
-        _log.warning("an engine broke off its answer: %s", type(error).__name__)
+        _log.warning("an engine broke off its answer: %s", error)
         text = "The engine broke off its answer: it is being restarted. Try again in a few seconds."
         yield f"data: {json.dumps(error_object(text, 'server_error', None, 'unavailable'))}\n\n".encode()
 
 
-async def _engine_error(answer: httpx.Response) -> JSONResponse:
+async def _engine_error(answer: EngineAnswer) -> JSONResponse:
     """Return the engine's error in OpenAI's shape with all four keys; engines put the status where the code belongs."""
     data = b""
-    async for chunk in answer.aiter_bytes():
+    async for chunk in answer.pieces():
         data += chunk
         if len(data) > _ERROR_BYTES:
             break
-    status = answer.status_code
+    status = answer.status
     if status in {401, 403}:
         _log.error("the engine refuses the gateway's key: TUNEWRIGHT_INFERENCE_ENGINE_KEY is wrong")
         status, data = 503, b""

@@ -4,13 +4,13 @@ import threading
 from dataclasses import dataclass, field
 from typing import cast
 
-import httpx
 from starlette.requests import Request
 
 from tunewright.artifacts import Store
 from tunewright.gateway.aliases import Aliases
 from tunewright.gateway.clients import Rooms
 from tunewright.gateway.durable import DurableRuns
+from tunewright.gateway.engines import Engines
 from tunewright.gateway.file_records import FileRecords
 from tunewright.gateway.filing import Filing
 from tunewright.gateway.fine_tuning.checkpoints import Checkpoints
@@ -45,7 +45,7 @@ class State:
     runner: StageRunner
     runs: DurableRuns
     rollouts: Rollouts
-    engines: httpx.AsyncClient
+    engines: Engines
     files: FileRecords
     filing: Filing
     fine_tuning: FineTuning
