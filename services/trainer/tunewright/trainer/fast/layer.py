@@ -43,6 +43,11 @@ class Heads:
         q, k, v = (part.view(len(part), -1, self.width) for part in parts)
         return q, k, v
 
+    def turning(self, qkv: torch.Tensor) -> torch.Tensor:
+        """Return queries and keys [T, heads of both, width], which positions turn; a view."""
+        heads = self.queries + self.keys
+        return qkv[:, : heads * self.width].view(len(qkv), heads, self.width)
+
 
 @dataclass(frozen=True, slots=True)
 class Pass:
@@ -52,6 +57,8 @@ class Pass:
     cos: torch.Tensor
     """[T, head width], float32."""
     sin: torch.Tensor
+    sin_back: torch.Tensor
+    """Minus `sin`: turns back."""
     dropout: Callable[[LinearGroup], Dropout | None]
     """Masks of a group; equal ones whenever it is asked."""
 
@@ -125,18 +132,25 @@ class Layer:
     def _attention(self, room: torch.Tensor, given: Pass, kept: Kept) -> None:
         """Go from the normalised input to the attended values."""
         raw = self.qkv.forward(room)
-        queries, keys, values = self.heads.split(raw)
         if self.query_norm is not None and self.key_norm is not None:
             kept.raw = raw
-            queries = self._head_norm(queries, self.query_norm)[0]
-            keys = self._head_norm(keys, self.key_norm)[0]
-        turned = torch.empty_like(raw)
-        turned_queries, turned_keys, kept_values = self.heads.split(turned)
-        self.arithmetic.rotate(queries, given.cos, given.sin, turned_queries)
-        self.arithmetic.rotate(keys, given.cos, given.sin, turned_keys)
-        kept_values.copy_(values)
-        kept.heads = (turned_queries, turned_keys, kept_values)
+            kept.heads = self._turned_norms(raw, given)
+        else:
+            turning = self.heads.turning(raw)
+            self.arithmetic.rotate(turning, given.cos, given.sin, turning)
+            kept.heads = self.heads.split(raw)
         kept.attended, kept.saved = attend(*kept.heads, given.documents, self.heads.scale)
+
+    def _turned_norms(self, raw: torch.Tensor, given: Pass) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the heads of a model that has norms of queries and of keys, whose inputs stay for the backward pass."""
+        turned = torch.empty_like(raw)
+        queries, keys, values = self.heads.split(turned)
+        norms = (self.query_norm, self.key_norm)
+        for before, norm, after in zip(self.heads.split(raw), norms, (queries, keys), strict=False):
+            assert norm is not None  # noqa: S101 - the caller has looked
+            self.arithmetic.rotate(self._head_norm(before, norm)[0], given.cos, given.sin, after)
+        values.copy_(self.heads.split(raw)[2])
+        return queries, keys, values
 
     def _after_attention(self, kept: Kept, *, adapt: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the MLP's normalised input, and the residual stream in the layer's middle."""
@@ -191,8 +205,8 @@ class Layer:
         kept.heads = kept.attended = kept.saved = None
         grad_qkv = torch.empty(len(grad), self.qkv.outputs, dtype=grad.dtype, device=grad.device)
         back_q, back_k, back_v = self.heads.split(grad_qkv)
-        self.arithmetic.rotate(dq, given.cos, -given.sin, back_q)
-        self.arithmetic.rotate(dk, given.cos, -given.sin, back_k)
+        self.arithmetic.rotate(dq, given.cos, given.sin_back, back_q)
+        self.arithmetic.rotate(dk, given.cos, given.sin_back, back_k)
         back_v.copy_(dv)
         self._head_norms_backward(kept, back_q, back_k)
         normal = self._normal_input(kept)

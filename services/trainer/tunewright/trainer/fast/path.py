@@ -134,7 +134,8 @@ class FastPath:
         # A float32 input: the module would round the angles to the type of what it is given.
         cos, sin = self.decoder.rotary(torch.empty(0, device=device), positions[None].to(device))
         dropout = partial(self._dropout, rows)
-        return Pass(Documents.of(lengths, device), cos[0].contiguous(), sin[0].contiguous(), dropout)
+        turn = sin[0].contiguous()
+        return Pass(Documents.of(lengths, device), cos[0].contiguous(), turn, -turn, dropout)
 
     def _dropout(self, rows: torch.Tensor, group: LinearGroup) -> Dropout | None:
         if not self._threshold or not sum(group.ranks):
