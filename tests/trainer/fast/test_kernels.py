@@ -103,6 +103,28 @@ def test_cross_entropy_and_its_gradient() -> None:
     torch.testing.assert_close(copies[1], copies[0], rtol=2e-2, atol=1e-3)
 
 
+def test_a_softmax_by_tiles_of_words() -> None:
+    logits, labels = drawn(4, 5000) * 3, torch.tensor([0, 4999, 17, 2600], device=DEVICE)
+    results = []
+    for each in (PLAIN, KERNELS):
+        highest = torch.full((4,), float("-inf"), device=DEVICE)
+        total, wanted = torch.zeros_like(highest), torch.zeros_like(highest)
+        for first in (0, 2500):
+            tile = logits[:, first : first + 2500].clone()
+            each.add_to_sums(tile, labels - first, highest, total, wanted)
+        log_sum = highest + total.log()
+        tiles = [logits[:, first : first + 2500].clone() for first in (0, 2500)]
+        for tile, first in zip(tiles, (0, 2500), strict=True):
+            each.softmax_gradient(tile, labels - first, log_sum, 0.25)
+        results.append((log_sum, wanted, torch.cat(tiles, dim=1)))
+    for found, expected in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(found, expected, rtol=2e-2, atol=1e-3)
+    whole = logits.clone()
+    losses, _ = PLAIN.cross_entropy(whole, labels, 0.25)
+    torch.testing.assert_close(results[0][0] - results[0][1], losses, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(results[0][2], whole, rtol=1e-2, atol=1e-5)
+
+
 @pytest.mark.parametrize("double", [True, False])
 def test_weights_unpack_to_what_bitsandbytes_unpacks(double: bool) -> None:  # noqa: FBT001 - a case
     packed, state = quantize_4bit(drawn(300, 128), quant_type="nf4", compress_statistics=double)

@@ -27,6 +27,7 @@ from peft import (
 from safetensors.torch import load_file, save_file
 
 from tunewright.chassis.errors import InvalidData, InvalidSpec, Violation
+from tunewright.trainer.fast.head import HostHead
 from tunewright.trainer.fast.placing import HostEmbedding
 from tunewright.trainer.ranks.sharding import packed_parameters
 from tunewright.trainer.spec import ALL_LINEAR, TrainingSpec
@@ -203,7 +204,9 @@ def load_start(model: Any, folder: Path) -> None:  # noqa: ANN401
 
 def count(model: Any) -> tuple[int, int]:  # noqa: ANN401
     """Return the numbers of trained and of all parameters; one in 4 bits counts as one."""
-    away = sum(module.weight.numel() for module in model.modules() if isinstance(module, HostEmbedding))
+    # An embedding that is the head as well counts once.
+    host = [module.weight for module in model.modules() if isinstance(module, HostEmbedding | HostHead)]
+    away = sum({weight.data_ptr(): weight.numel() for weight in host}.values())
     if isinstance(model, PeftModel):
         trained, everything = model.get_nb_trainable_parameters()
         return int(trained), int(everything) + packed_parameters(model) + away

@@ -62,6 +62,19 @@ class Arithmetic(Protocol):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Turn `logits` [C, V] into their gradient × `scale`; return the losses [C], float32, and which were right."""
 
+    def add_to_sums(
+        self, logits: torch.Tensor, labels: torch.Tensor, highest: torch.Tensor, total: torch.Tensor,
+        wanted: torch.Tensor,
+    ) -> None:  # fmt: skip
+        """Take a tile of logits [C, v] into the softmax's sums, float32 [C], in place.
+
+        `highest` is the highest logit so far, `total` the sum of exp(logit - highest), `wanted` the label's logit;
+        labels outside of 0 to v - 1 lie in other tiles.
+        """
+
+    def softmax_gradient(self, logits: torch.Tensor, labels: torch.Tensor, log_sum: torch.Tensor, scale: float) -> None:
+        """Turn a tile of logits [C, v] into its gradient × `scale`; labels as in `add_to_sums`."""
+
 
 def product32(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Return a @ b in float32 where the device forms it so, else in the type of `a`."""
@@ -173,6 +186,32 @@ class TorchArithmetic:
         gradient.scatter_add_(-1, at, torch.full_like(at, -1, dtype=gradient.dtype))
         logits.copy_(gradient.mul_(scale))
         return losses, right
+
+    def add_to_sums(
+        self, logits: torch.Tensor, labels: torch.Tensor, highest: torch.Tensor, total: torch.Tensor,
+        wanted: torch.Tensor,
+    ) -> None:  # fmt: skip
+        """See `Arithmetic`."""
+        wide = logits.float()
+        higher = torch.maximum(highest, wide.amax(-1))
+        here, at = _within(labels, logits)
+        wanted.copy_(torch.where(here, wide.gather(-1, at)[:, 0], wanted))
+        sums = torch.exp(wide - higher[:, None]).sum(-1)
+        total.mul_(torch.exp(highest - higher)).add_(sums)
+        highest.copy_(higher)
+
+    def softmax_gradient(self, logits: torch.Tensor, labels: torch.Tensor, log_sum: torch.Tensor, scale: float) -> None:
+        """See `Arithmetic`."""
+        gradient = torch.exp(logits.float() - log_sum[:, None])
+        here, at = _within(labels, logits)
+        gradient.scatter_add_(-1, at, -here[:, None].to(gradient.dtype))
+        logits.copy_(gradient.mul_(scale))
+
+
+def _within(labels: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return which labels lie in a tile, and columns [C, 1] that exist for all."""
+    here = (labels >= 0) & (labels < logits.shape[1])
+    return here, torch.where(here, labels, 0)[:, None]
 
 
 def spans(ranks: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -282,3 +282,39 @@ def cross_entropy(logits, labels, losses, right, scale, words: tl.constexpr, TIL
         share = tl.exp(value - log_sum)
         share = tl.where(column == label, share - 1.0, share) * scale
         tl.store(base + column, share.to(logits.dtype.element_ty), mask=column < words)
+
+
+@triton.jit
+def add_to_sums(logits, labels, highest, total, wanted, words, TILE: tl.constexpr):
+    """One row a program."""
+    row = tl.program_id(0).to(tl.int64)
+    label = tl.load(labels + row)
+    base = logits + row * words
+    top = tl.full((TILE,), -float("inf"), tl.float32)
+    sums = tl.zeros((TILE,), tl.float32)
+    for begin in range(0, words, TILE):
+        column = begin + tl.arange(0, TILE)
+        value = tl.load(base + column, mask=column < words, other=-float("inf")).to(tl.float32)
+        higher = tl.maximum(top, value)
+        sums = sums * tl.exp(top - tl.maximum(higher, -1e30)) + tl.exp(value - tl.maximum(higher, -1e30))
+        top = higher
+    before = tl.load(highest + row)
+    after = tl.maximum(before, tl.max(top, 0))
+    found = tl.sum(sums * tl.exp(top - after), 0) + tl.load(total + row) * tl.exp(before - after)
+    tl.store(highest + row, after)
+    tl.store(total + row, found)
+    if (label >= 0) & (label < words):
+        tl.store(wanted + row, tl.load(base + label).to(tl.float32))
+
+
+@triton.jit
+def softmax_gradient(logits, labels, log_sum, scale, words, TILE: tl.constexpr):
+    """A tile of one row a program."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * TILE + tl.arange(0, TILE)
+    label = tl.load(labels + row)
+    at = logits + row * words + column
+    value = tl.load(at, mask=column < words, other=-float("inf")).to(tl.float32)
+    share = tl.exp(value - tl.load(log_sum + row))
+    share = tl.where(column == label, share - 1.0, share) * scale
+    tl.store(at, share.to(logits.dtype.element_ty), mask=column < words)

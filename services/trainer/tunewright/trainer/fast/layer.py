@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 
 from tunewright.trainer.fast.arithmetic import Arithmetic
-from tunewright.trainer.fast.attention import Documents, Saved, attend, attend_backward
+from tunewright.trainer.fast.attention import Attention, Documents, Saved
 from tunewright.trainer.fast.dropout import Dropout
 from tunewright.trainer.fast.linear import LinearGroup
 from tunewright.trainer.fast.passes import Keep
@@ -96,6 +96,7 @@ class Layer:
     key_norm: Norm | None
     heads: Heads
     arithmetic: Arithmetic
+    attention: Attention
     first: bool
 
     @property
@@ -139,10 +140,10 @@ class Layer:
             turning = self.heads.turning(raw)
             self.arithmetic.rotate(turning, given.cos, given.sin, turning)
             kept.heads = self.heads.split(raw)
-        kept.attended, kept.saved = attend(*kept.heads, given.documents, self.heads.scale)
+        kept.attended, kept.saved = self.attention.forward(*kept.heads, given.documents, self.heads.scale)
 
     def _turned_norms(self, raw: torch.Tensor, given: Pass) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the heads of a model that has norms of queries and of keys, whose inputs stay for the backward pass."""
+        """Return the heads of a model that has norms of queries and of keys."""
         turned = torch.empty_like(raw)
         queries, keys, values = self.heads.split(turned)
         norms = (self.query_norm, self.key_norm)
@@ -199,7 +200,7 @@ class Layer:
         assert kept.attended is not None and kept.heads is not None and kept.saved is not None  # noqa: S101, PT018 - as above
         back = self._through(self.output, kept, grad, kept.attended.flatten(1))
         tensors = (*kept.heads, kept.attended)
-        dq, dk, dv = attend_backward(
+        dq, dk, dv = self.attention.backward(
             back.view_as(kept.attended), tensors, kept.saved, given.documents, self.heads.scale
         )
         kept.heads = kept.attended = kept.saved = None

@@ -1,14 +1,17 @@
 # ruff: noqa: N803 - shapes stand in names
-"""The head and the cross-entropy of the tokens that count, some rows at a time: no logits of a whole pass ever exist.
+"""The head and the cross-entropy of the tokens that count, a part at a time: no logits of a whole pass ever exist.
 
-The head is frozen, so that the loss's gradient goes straight on to the hidden states. Knows no layers.
+The head is frozen, so that the loss's gradient goes straight on to the hidden states. A head on the GPU is multiplied
+with some rows at a time; of one in host memory, tiles of words come to the GPU twice, for all rows: for the sums of the
+softmax, then for the gradient. Knows no layers.
 """
 
 from dataclasses import dataclass
 
 import torch
 
-from tunewright.trainer.fast.arithmetic import Arithmetic
+from tunewright.trainer.fast.arithmetic import Arithmetic, product32
+from tunewright.trainer.fast.head import HostHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +52,23 @@ def loss_and_gradient(
         nats += losses.sum()
         right += hits.sum()
     return Losses(nats, right, len(places)), gradient
+
+
+def loss_and_gradient_by_tiles(
+    hidden: torch.Tensor, head: HostHead, labels: torch.Tensor, places: torch.Tensor, scale: float,
+    arithmetic: Arithmetic,
+) -> tuple[Losses, torch.Tensor]:  # fmt: skip
+    """Do as `loss_and_gradient` with a head in host memory; logits of one tile are in hand at once."""
+    rows = hidden.index_select(0, places)
+    highest = torch.full((len(rows),), float("-inf"), device=hidden.device)
+    total, wanted = torch.zeros_like(highest), torch.zeros_like(highest)
+    for first, tile in head.tiles():
+        arithmetic.add_to_sums(torch.mm(rows, tile.t()), labels - first, highest, total, wanted)
+    log_sum = highest + total.log()
+    back = torch.zeros(rows.shape, dtype=torch.float32, device=hidden.device)
+    for first, tile in head.tiles():
+        logits = torch.mm(rows, tile.t())
+        arithmetic.softmax_gradient(logits, labels - first, log_sum, scale)
+        back += product32(logits, tile)
+    gradient = torch.zeros_like(hidden).index_copy_(0, places, back.to(hidden.dtype))
+    return Losses((log_sum - wanted).sum(), (wanted >= highest).sum(), len(places)), gradient

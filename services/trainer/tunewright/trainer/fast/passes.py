@@ -21,16 +21,33 @@ class Keep(Enum):
     """As INPUT, with the input in host memory until the backward pass comes for it."""
 
 
-_SPEED = {1024: 0.75, 2048: 0.87, 4096: 0.95, 8192: 0.97, 16384: 1.0}
-"""Relative speed of passes of so many tokens with everything kept: measured on an H100 with a 7B shape, see
-docs/performance.md. Smaller cards are filled by fewer tokens, so that the order stays and the differences shrink."""
+@dataclass(frozen=True, slots=True)
+class _Speed:
+    """How fast passes of so many tokens are, relative to the fastest."""
+
+    kept: float
+    """With everything kept. Measured on an H100 with a 7B shape, see docs/performance.md; between these an estimate;
+    smaller cards are filled by fewer tokens, so that the order stays and the differences shrink."""
+    layers_away: float
+    """Times this with weights that come from host memory for each layer. On an H100 passes of 4,096 lost 1 % and 8,192
+    nothing that was seen; that fewer tokens wait for the copies is an estimate, at 25 GB/s."""
+    head_away: float
+    """Times this with a head that comes twice a pass: an estimate, likewise."""
+
+
+_SPEED = {
+    1024: _Speed(0.75, 0.3, 0.7),
+    2048: _Speed(0.87, 0.5, 0.8),
+    4096: _Speed(0.95, 0.97, 0.92),
+    6144: _Speed(0.96, 0.97, 0.94),
+    8192: _Speed(0.97, 0.97, 0.96),
+    12288: _Speed(0.985, 1.0, 0.97),
+    16384: _Speed(1.0, 1.0, 0.98),
+}
 _AGAIN = {Keep.ALL: 0.0, Keep.ATTENTION: 0.18, Keep.INPUT: 0.30, Keep.HOST: 0.33}
 """Time that a layer takes more when it is computed again, likewise; with its input in host memory: an estimate."""
 _EMBEDDING_AWAY = 0.98
 """Speed with the embedding in host memory, relative to it on the GPU: an estimate."""
-_LAYERS_AWAY = {1024: 0.3, 2048: 0.5, 4096: 0.97, 8192: 0.97, 16384: 1.0}
-"""Speed with weights that come from host memory for each layer, by tokens of a pass. On an H100 passes of 4,096 lost
-1 % and 8,192 nothing that was seen; that fewer tokens wait for the copies is an estimate, at 25 GB/s."""
 MARGIN = 0.94
 """Share of a GPU's budget that is planned with; the rest is what the allocator cannot fill."""
 FIXED = 0.75e9
@@ -39,6 +56,8 @@ LOGITS = 256 * 2**20
 """Bytes of logits in hand at once, in the compute type."""
 FEW_LOGITS = 64 * 2**20
 """The same where memory is so short that something of the model lies in host memory."""
+HEAD_TILE = 64 * 2**20
+"""Bytes of a tile of a head that lies in host memory; two are on the GPU."""
 FEWER_LOGITS = 3e8
 """Bytes that those save, with the library's workspaces for them: measured on an H100."""
 OPTIMIZER = 4 + 8 + 2
@@ -58,6 +77,8 @@ class Away(Enum):
     """Its rows are looked up there. Of models whose head is the embedding nothing is saved."""
     LAYERS = "layers"
     """The layers' 4-bit weights come to the GPU for each layer, while the one before is computed."""
+    HEAD = "head"
+    """The head comes in tiles of words, twice a pass; of models whose head is the embedding that goes with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +89,16 @@ class Movable:
     """0 where it is the head as well."""
     layers: int
     """4-bit weights of all layers."""
+    head: int = 0
+    """But for the tiles that are on the GPU."""
 
     def saved(self, away: Away, count: int) -> int:
         """Return the bytes of the GPU that are free then, of a model of `count` layers."""
         if away is Away.NOTHING:
             return 0
-        layers = self.layers * max(0, count - 2) // count if away is Away.LAYERS else 0
-        return self.embedding + layers + round(FEWER_LOGITS)
+        layers = self.layers * max(0, count - 2) // count if away in (Away.LAYERS, Away.HEAD) else 0
+        head = self.head if away is Away.HEAD else 0
+        return self.embedding + layers + head + round(FEWER_LOGITS)
 
 
 NOT_MOVABLE = Movable(0, 0)
@@ -110,6 +134,8 @@ class Plan:
             Away.NOTHING: "",
             Away.EMBEDDING: "; the embedding lies in host memory",
             Away.LAYERS: "; the embedding and the layers' weights lie in host memory, two layers at a time on the GPU",
+            Away.HEAD: "; the embedding, the layers' weights and the head lie in host memory, two layers and two tiles "
+            "of the head at a time on the GPU",
         }
         return f"passes of up to {self.tokens} tokens without padding, {told}{away[self.away]}"
 
@@ -225,7 +251,9 @@ def _most_kept(sizes: Sizes, layers: int, free_bytes: float, tokens: int, away: 
 
 def speed_of(plan: Plan) -> float:
     """Return the speed of a plan, relative to the fastest there is."""
-    known = max((tokens for tokens in _SPEED if tokens <= plan.tokens), default=min(_SPEED))
+    known = _SPEED[max((tokens for tokens in _SPEED if tokens <= plan.tokens), default=min(_SPEED))]
     again = sum(_AGAIN[keep] for keep in plan.keeps) / len(plan.keeps)
-    away = {Away.NOTHING: 1.0, Away.EMBEDDING: _EMBEDDING_AWAY, Away.LAYERS: _EMBEDDING_AWAY * _LAYERS_AWAY[known]}
-    return _SPEED[known] * away[plan.away] / (1 + again)
+    away = 1.0 if plan.away is Away.NOTHING else _EMBEDDING_AWAY
+    away *= known.layers_away if plan.away in (Away.LAYERS, Away.HEAD) else 1
+    away *= known.head_away if plan.away is Away.HEAD else 1
+    return known.kept * away / (1 + again)

@@ -15,9 +15,10 @@ import torch
 from tunewright.trainer.fast.arithmetic import IGNORED
 from tunewright.trainer.fast.attention import Documents
 from tunewright.trainer.fast.dropout import LEVELS, Dropout, key_of, numbers
+from tunewright.trainer.fast.head import HostHead
 from tunewright.trainer.fast.layer import Kept, Pass
 from tunewright.trainer.fast.linear import LinearGroup
-from tunewright.trainer.fast.loss import Losses, loss_and_gradient
+from tunewright.trainer.fast.loss import Losses, loss_and_gradient, loss_and_gradient_by_tiles
 from tunewright.trainer.fast.offload import HostInputs
 from tunewright.trainer.fast.passes import Keep, Plan
 from tunewright.trainer.fast.reading import Decoder
@@ -118,9 +119,11 @@ class FastPath:
         decoder = self.decoder
         hidden = torch.empty_like(x)
         total, factors = decoder.arithmetic.add_norm(x, delta, decoder.norm.weight, decoder.norm.eps, hidden)
-        losses, back = loss_and_gradient(
-            hidden, decoder.head, wanted, places, scale, decoder.arithmetic, self.plan.logits
-        )
+        given = (wanted, places, scale, decoder.arithmetic)
+        if isinstance(decoder.head, HostHead):
+            losses, back = loss_and_gradient_by_tiles(hidden, decoder.head, *given)
+        else:
+            losses, back = loss_and_gradient(hidden, decoder.head, *given, self.plan.logits)
         grad = hidden.zero_()
         decoder.arithmetic.norm_backward(back, total, decoder.norm.weight, factors, grad)
         return grad, losses

@@ -1,4 +1,4 @@
-"""Puts what a plan sends to host memory there: the embedding, and the layers' weights. Knows a model's modules.
+"""Puts what a plan sends to host memory there: embedding, layers' weights, head. Knows a model's modules.
 
 place   a model on the GPU: what the plan sends away goes
 bring   a model in host memory, as it is larger than the GPU: what must be on the GPU comes
@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from tunewright.trainer.fast.passes import GROUPS, Away, Plan
+from tunewright.trainer.fast.head import HostHead
+from tunewright.trainer.fast.passes import GROUPS, HEAD_TILE, Away, Plan
 from tunewright.trainer.fast.reading import Decoder
 from tunewright.trainer.fast.streaming import LayerStream
 
@@ -22,10 +23,17 @@ def place(model: Any, decoder: Decoder, plan: Plan) -> Decoder:  # noqa: ANN401 
     if plan.away is Away.NOTHING:
         return decoder
     causal = model.get_base_model()
-    device = decoder.workspace.device
-    if decoder.embedding.data_ptr() != decoder.head.data_ptr():
-        decoder = replace(decoder, embedding=_embedding_on_host(causal.model, device))
-    if plan.away is Away.LAYERS:
+    body, device = causal.model, decoder.workspace.device
+    tied = body.embed_tokens.weight is causal.lm_head.weight
+    if plan.away is Away.HEAD:
+        causal.lm_head = HostHead(causal.lm_head.weight, device, HEAD_TILE)
+        decoder = replace(decoder, head=causal.lm_head)
+        if tied:
+            body.embed_tokens = HostEmbedding(causal.lm_head.weight, device)
+            decoder = replace(decoder, embedding=causal.lm_head.weight)
+    if not tied and not isinstance(body.embed_tokens, HostEmbedding):
+        decoder = replace(decoder, embedding=_embedding_on_host(body, device))
+    if plan.away in (Away.LAYERS, Away.HEAD) and decoder.stream is None:
         decoder = replace(decoder, stream=_stream(causal, device))
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -14,8 +14,10 @@ from tunewright.chassis.errors import OutOfResources
 from tunewright.chassis.stage import Reporter
 from tunewright.trainer.device import Device
 from tunewright.trainer.fast.arithmetic import Arithmetic, TorchArithmetic
+from tunewright.trainer.fast.attention import Attention
+from tunewright.trainer.fast.flash4 import flash4
 from tunewright.trainer.fast.passes import (
-    NOT_MOVABLE,
+    HEAD_TILE,
     Away,
     Keep,
     Movable,
@@ -26,7 +28,7 @@ from tunewright.trainer.fast.passes import (
 )
 from tunewright.trainer.fast.path import FastPath
 from tunewright.trainer.fast.placing import bring, place
-from tunewright.trainer.fast.reading import Decoder, read, why_not
+from tunewright.trainer.fast.reading import Decoder, heads_of, read, why_not
 from tunewright.trainer.ranks import group
 from tunewright.trainer.spec import TrainingSpec
 
@@ -75,12 +77,15 @@ def fast_path(
         report.event("fast_path", f"the plain path is taken: {why}", fast=False, reason=why)
         return None
     stream = bring(model, torch.device("cuda", device.index)) if on_host else None
-    decoder = replace(read(model, device, _arithmetic(device)), stream=stream)
+    attention, not_flash4 = _attention(model, device)
+    decoder = replace(read(model, device, _arithmetic(device), attention), stream=stream)
     budget = _gpu_budget(spec) if device.type == "cuda" else 0.0
     plan = _gpu_plan(decoder, spec, longest, budget, alone=alone) if budget else _cpu_plan(decoder, spec, longest)
-    if stream is None:
-        decoder = place(model, decoder, plan)
-    report.event("fast_path", f"the fast path is taken: {plan.describe()}", fast=True, tokens_a_pass=plan.tokens)
+    decoder = place(model, decoder, plan)
+    report.event(
+        "fast_path", f"the fast path is taken: {plan.describe()}", fast=True, tokens_a_pass=plan.tokens,
+        attention=f"torch's: {not_flash4}" if attention is None else "FlashAttention 4",
+    )  # fmt: skip
     return FastPath(decoder, plan, dropout=spec.lora_dropout, seed=spec.seed, planned_gb=budget / 1e9)
 
 
@@ -105,19 +110,23 @@ def _gpu_budget(spec: TrainingSpec) -> float:
 
 
 def _movable(decoder: Decoder) -> Movable:
+    """Return what is still on the GPU of what can go."""
+    assert isinstance(decoder.head, torch.Tensor)  # noqa: S101 - nothing has been placed yet, for the type checker
+    head = max(0, decoder.head.nbytes - 2 * HEAD_TILE)
+    if decoder.stream is not None:
+        return Movable(0, 0, head)
     tied = decoder.embedding.data_ptr() == decoder.head.data_ptr()
     linears = (frozen.weight for layer in decoder.layers for group in layer.groups for frozen in group.frozen)
-    return Movable(0 if tied else decoder.embedding.nbytes, sum(weight.nbytes for weight in linears))
+    return Movable(0 if tied else decoder.embedding.nbytes, sum(weight.nbytes for weight in linears), head)
 
 
 def _gpu_plan(decoder: Decoder, spec: TrainingSpec, longest: int, budget: float, *, alone: bool) -> Plan:
     trained = sum(
         group.down_RK.numel() + group.outputs * sum(group.ranks) for layer in decoder.layers for group in layer.groups
     )
+    places = list(Away) if alone else [Away.NOTHING]
     if decoder.stream is not None:
-        movable, places = NOT_MOVABLE, [Away.LAYERS]
-    else:
-        movable, places = _movable(decoder), list(Away) if alone else [Away.NOTHING]
+        places = [Away.LAYERS, Away.HEAD]
     return plan_within(
         _sizes(decoder),
         len(decoder.layers),
@@ -125,7 +134,7 @@ def _gpu_plan(decoder: Decoder, spec: TrainingSpec, longest: int, budget: float,
         longest,
         max(longest, longest * spec.batch_rows),
         keep_all=not spec.gradient_checkpointing,
-        movable=movable,
+        movable=_movable(decoder),
         places=places,
     )
 
@@ -137,6 +146,11 @@ def _cpu_plan(decoder: Decoder, spec: TrainingSpec, longest: int) -> Plan:
     fits = everything <= psutil.virtual_memory().available * _CPU_SHARE
     keep = Keep.ALL if fits or not spec.gradient_checkpointing else Keep.INPUT
     return Plan(tokens, (keep,) * layers)
+
+
+def _attention(model: Any, device: Device) -> tuple[Attention | None, str]:  # noqa: ANN401 - PEFT ships no types
+    heads = heads_of(model.get_base_model())
+    return flash4(torch.device(device.type, device.index), heads.queries, heads.keys, heads.width)
 
 
 def _arithmetic(device: Device) -> Arithmetic:

@@ -11,6 +11,8 @@ from bitsandbytes.nn.modules import Linear4bit
 
 from tunewright.trainer.device import Device
 from tunewright.trainer.fast.arithmetic import Arithmetic
+from tunewright.trainer.fast.attention import Attention, TorchAttention
+from tunewright.trainer.fast.head import HostHead
 from tunewright.trainer.fast.layer import Heads, Layer, Norm
 from tunewright.trainer.fast.linear import Adapter, Frozen, LinearGroup, Workspace
 from tunewright.trainer.fast.passes import GROUPS
@@ -38,8 +40,8 @@ class Decoder:
     """[V, D]"""
     layers: tuple[Layer, ...]
     norm: Norm
-    head: torch.Tensor
-    """[V, D]"""
+    head: torch.Tensor | HostHead
+    """[V, D], or in host memory."""
     rotary: Any
     """transformers' module that makes angles of positions."""
     workspace: Workspace
@@ -95,31 +97,42 @@ def _why_not_these_modules(causal: Any) -> str | None:  # noqa: ANN401
     return None
 
 
-def read(model: Any, device: Device, arithmetic: Arithmetic) -> Decoder:  # noqa: ANN401
-    """Return the decoder of a model for which `why_not` says None."""
+def read(
+    model: Any,  # noqa: ANN401
+    device: Device,
+    arithmetic: Arithmetic,
+    attention: Attention | None = None,
+) -> Decoder:
+    """Return the decoder of a model for which `why_not` says None; attention is torch's where none is given."""
     causal = model.get_base_model()
-    config, body = causal.config, causal.model
+    body = causal.model
     workspace = Workspace(device.compute_dtype, body.norm.weight.device)
-    width = _head_width(config)
-    heads = Heads(config.num_attention_heads, config.num_key_value_heads, width, body.layers[0].self_attn.scaling)
+    heads = heads_of(causal)
     layers = []
     for number, module in enumerate(body.layers):
         qkv, output, gate_up, down = (
             _group(getattr(module, part), names, workspace, arithmetic, number * len(_GROUPS) + at)
             for at, (part, names) in enumerate(_GROUPS)
         )
-        attention = module.self_attn
+        heads_module = module.self_attn
         layers.append(
             Layer(
                 qkv, output, gate_up, down, _norm(module.input_layernorm), _norm(module.post_attention_layernorm),
-                _norm_of(attention, "q_norm"), _norm_of(attention, "k_norm"), heads, arithmetic,
-                first=number == 0,
+                _norm_of(heads_module, "q_norm"), _norm_of(heads_module, "k_norm"), heads, arithmetic,
+                attention or TorchAttention(), first=number == 0,
             )
         )  # fmt: skip
     return Decoder(
         body.embed_tokens.weight.detach(), tuple(layers), _norm(body.norm), causal.lm_head.weight.detach(),
         body.rotary_emb, workspace, arithmetic,
     )  # fmt: skip
+
+
+def heads_of(causal: Any) -> Heads:  # noqa: ANN401
+    """Return the heads of transformers' model."""
+    config = causal.config
+    scale = causal.model.layers[0].self_attn.scaling
+    return Heads(config.num_attention_heads, config.num_key_value_heads, _head_width(config), scale)
 
 
 def _group(

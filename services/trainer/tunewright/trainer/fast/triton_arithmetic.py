@@ -134,6 +134,21 @@ class TritonArithmetic(TorchArithmetic):
         kernels.cross_entropy[(rows,)](logits, labels, losses, right, scale, words, TILE=4096, num_warps=8)
         return losses, right
 
+    def add_to_sums(
+        self, logits: torch.Tensor, labels: torch.Tensor, highest: torch.Tensor, total: torch.Tensor,
+        wanted: torch.Tensor,
+    ) -> None:  # fmt: skip
+        """See `Arithmetic`."""
+        rows, words = logits.shape
+        kernels.add_to_sums[(rows,)](logits, labels, highest, total, wanted, words, TILE=2048, num_warps=8)
+
+    def softmax_gradient(self, logits: torch.Tensor, labels: torch.Tensor, log_sum: torch.Tensor, scale: float) -> None:
+        """See `Arithmetic`."""
+        rows, words = logits.shape
+        kernels.softmax_gradient[(rows, triton.cdiv(words, 2048))](
+            logits, labels, log_sum, scale, words, TILE=2048, num_warps=8
+        )
+
 
 def _warps(tile: int) -> int:
     return 8 if tile >= 2048 else 4  # noqa: PLR2004 - a thread has 8 to 16 elements then

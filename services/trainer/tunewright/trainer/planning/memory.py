@@ -10,6 +10,7 @@ from tunewright.trainer.fast.passes import (
     FEWER_LOGITS,
     FIXED,
     GROUPS,
+    HEAD_TILE,
     MARGIN,
     OPTIMIZER,
     Away,
@@ -257,7 +258,8 @@ def passes_of(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machi
 
 def _movable(shape: Shape, spec: TrainingSpec, machine: Machine) -> Movable:
     layers = nf4_bytes(shape.linear_weights, double=spec.bnb_4bit_use_double_quant)
-    return Movable(0 if shape.tied else machine.each * shape.embedding, layers)
+    embedding = machine.each * shape.embedding
+    return Movable(0 if shape.tied else embedding, layers, max(0, embedding - 2 * HEAD_TILE))
 
 
 def _sizes(shape: Shape, spec: TrainingSpec, machine: Machine) -> Sizes:
