@@ -205,7 +205,7 @@ def load_start(model: Any, folder: Path) -> None:  # noqa: ANN401
 def count(model: Any) -> tuple[int, int]:  # noqa: ANN401
     """Return the numbers of trained and of all parameters; one in 4 bits counts as one."""
     # An embedding that is the head as well counts once.
-    host = [module.weight for module in model.modules() if isinstance(module, HostEmbedding | HostHead)]
+    host = [module.host for module in model.modules() if isinstance(module, HostEmbedding | HostHead)]
     away = sum({weight.data_ptr(): weight.numel() for weight in host}.values())
     if isinstance(model, PeftModel):
         trained, everything = model.get_nb_trainable_parameters()

@@ -1,6 +1,7 @@
 """A model's head in host memory: tiles of its rows, each some words, come to the device while the one before is used.
 
-On a CPU the tiles are views. Knows no loss.
+Who wants the whole head (evaluations, golden answers) gets a copy on the device, which is gone when tiles are next
+asked for. On a CPU there are no copies. Knows no loss.
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import torch
 
 
 class HostHead(torch.nn.Module):
-    """Takes the head's place in a model; its weights [V, D] are no parameter, so that nobody moves them.
+    """Takes the head's place in a model; `host` [V, D] is no parameter, so that nobody moves it.
 
     Args:
         weight: [V, D]; copied to pinned memory if it goes to a GPU.
@@ -24,20 +25,30 @@ class HostHead(torch.nn.Module):
         self._device = device
         words, width = weight.shape
         self.words = max(1, min(words, tile_bytes // (width * weight.element_size())))
-        self.weight = _pinned(weight) if self._gpu else weight.detach()
+        self.host = _pinned(weight) if self._gpu else weight.detach()
+        self.bias = None
+        self._whole: torch.Tensor | None = None
         self._copying: Any = torch.cuda.Stream(device) if self._gpu else None  # type: ignore[no-untyped-call] # PyTorch's own
         self._slots: list[torch.Tensor] = []
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """The whole head on the device."""
+        if self._whole is None:
+            self._whole = self.host.to(self._device)
+        return self._whole
+
     def tiles(self) -> Iterator[tuple[int, torch.Tensor]]:
         """Yield each tile's first word, and the tile [≤ words, D] on the device, good until the next is asked for."""
-        begins = range(0, len(self.weight), self.words)
+        self._whole = None
+        begins = range(0, len(self.host), self.words)
         if not self._gpu:
             for begin in begins:
-                yield begin, self.weight[begin : begin + self.words]
+                yield begin, self.host[begin : begin + self.words]
             return
         if not self._slots:
-            shape = (self.words, self.weight.shape[1])
-            self._slots = [torch.empty(shape, dtype=self.weight.dtype, device=self._device) for _ in range(2)]
+            shape = (self.words, self.host.shape[1])
+            self._slots = [torch.empty(shape, dtype=self.host.dtype, device=self._device) for _ in range(2)]
         coming = self._send_for(0, 0)
         for number, begin in enumerate(begins):
             tile, came = coming
@@ -47,12 +58,12 @@ class HostHead(torch.nn.Module):
             yield begin, tile
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return the logits [..., V] as the head on the device would."""
-        return torch.cat([torch.nn.functional.linear(hidden, tile) for _, tile in self.tiles()], dim=-1)
+        """Return the logits [..., V]."""
+        return torch.nn.functional.linear(hidden, self.weight)
 
     def _send_for(self, number: int, begin: int) -> tuple[torch.Tensor, Any]:
         """Begin to copy a tile into its slot, after what has been launched so far, which may still read the slot."""
-        rows = self.weight[begin : begin + self.words]
+        rows = self.host[begin : begin + self.words]
         tile = self._slots[number % 2][: len(rows)]
         self._copying.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._copying):

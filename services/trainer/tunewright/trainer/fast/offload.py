@@ -17,6 +17,8 @@ class HostInputs:
         self._rooms: dict[int, torch.Tensor] = {}
         self._kept: dict[int, torch.Tensor] = {}
         self._coming: dict[int, tuple[torch.Tensor, Any]] = {}
+        self._going: tuple[torch.Tensor, Any] | None = None
+        """What is being copied away, and when it will have been."""
 
     def put(self, number: int, x: torch.Tensor) -> torch.Tensor:
         """Copy `x` away; return where it lies meanwhile."""
@@ -27,10 +29,14 @@ class HostInputs:
         if room is None or len(room) < len(x):
             room = self._rooms[number] = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
         kept = self._kept[number] = room[: len(x)]
+        # The memory of the one before is free once what is launched from here on waits for its copy: whoever launches
+        # far ahead of the GPU would otherwise hold many of them.
+        if self._going is not None:
+            torch.cuda.current_stream().wait_event(self._going[1])
         self._copying.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._copying):
             kept.copy_(x, non_blocking=True)
-        x.record_stream(self._copying)
+            self._going = (x, _recorded())
         return kept
 
     def send_for(self, number: int, device: torch.device) -> None:
@@ -43,10 +49,7 @@ class HostInputs:
         self._copying.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._copying):
             back.copy_(kept, non_blocking=True)
-            came: Any = torch.cuda.Event()  # type: ignore[no-untyped-call] # PyTorch's own
-            came.record()
-        back.record_stream(self._copying)
-        self._coming[number] = (back, came)
+            self._coming[number] = (back, _recorded())
 
     def take(self, number: int, device: torch.device) -> torch.Tensor:
         """Return it, on the device."""
@@ -55,5 +58,13 @@ class HostInputs:
         self.send_for(number, device)
         back, came = self._coming.pop(number)
         torch.cuda.current_stream().wait_event(came)
+        self._going = None  # its copy was launched before on the same stream
         del self._kept[number]
         return back
+
+
+def _recorded() -> Any:  # noqa: ANN401 - PyTorch types none
+    """Return an event at the end of what the current stream has been given."""
+    event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call] # PyTorch's own
+    event.record()
+    return event

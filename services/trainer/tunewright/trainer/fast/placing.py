@@ -29,8 +29,8 @@ def place(model: Any, decoder: Decoder, plan: Plan) -> Decoder:  # noqa: ANN401 
         causal.lm_head = HostHead(causal.lm_head.weight, device, HEAD_TILE)
         decoder = replace(decoder, head=causal.lm_head)
         if tied:
-            body.embed_tokens = HostEmbedding(causal.lm_head.weight, device)
-            decoder = replace(decoder, embedding=causal.lm_head.weight)
+            body.embed_tokens = HostEmbedding(causal.lm_head.host, device)
+            decoder = replace(decoder, embedding=causal.lm_head.host)
     if not tied and not isinstance(body.embed_tokens, HostEmbedding):
         decoder = replace(decoder, embedding=_embedding_on_host(body, device))
     if plan.away in (Away.LAYERS, Away.HEAD) and decoder.stream is None:
@@ -66,17 +66,22 @@ def _stream(causal: Any, device: torch.device) -> LayerStream:  # noqa: ANN401
 class HostEmbedding(torch.nn.Module):
     """An embedding whose rows are looked up in host memory.
 
-    `weight` [V, D] is no parameter of the model: whoever moves that, or asks where it is, does not mean this.
+    `host` [V, D] is no parameter of the model: whoever moves those, or asks where they are, does not mean this.
     """
 
     def __init__(self, weight: torch.Tensor, device: torch.device) -> None:
         super().__init__()
-        self.weight = weight.cpu()
+        self.host = weight.cpu()
         self._device = device
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """As an embedding's, in host memory."""
+        return self.host
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the rows of `ids`, on the device."""
-        return torch.nn.functional.embedding(ids.cpu(), self.weight).to(self._device)
+        return torch.nn.functional.embedding(ids.cpu(), self.host).to(self._device)
 
 
 def _embedding_on_host(body: Any, device: torch.device) -> torch.Tensor:  # noqa: ANN401

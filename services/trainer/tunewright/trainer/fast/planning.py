@@ -25,6 +25,7 @@ from tunewright.trainer.fast.passes import (
     Sizes,
     plan_within,
     room_for_passes,
+    trained_bytes,
 )
 from tunewright.trainer.fast.path import FastPath
 from tunewright.trainer.fast.placing import bring, place
@@ -124,13 +125,14 @@ def _gpu_plan(decoder: Decoder, spec: TrainingSpec, longest: int, budget: float,
     trained = sum(
         group.down_RK.numel() + group.outputs * sum(group.ranks) for layer in decoder.layers for group in layer.groups
     )
+    taken = torch.cuda.memory_allocated()
     places = list(Away) if alone else [Away.NOTHING]
     if decoder.stream is not None:
         places = [Away.LAYERS, Away.HEAD]
     return plan_within(
         _sizes(decoder),
         len(decoder.layers),
-        room_for_passes(budget, torch.cuda.memory_allocated(), trained, decoder.workspace.bytes),
+        room_for_passes(budget, taken, trained * trained_bytes(spec.optim), decoder.workspace.bytes),
         longest,
         max(longest, longest * spec.batch_rows),
         keep_all=not spec.gradient_checkpointing,

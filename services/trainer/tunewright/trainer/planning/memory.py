@@ -12,7 +12,6 @@ from tunewright.trainer.fast.passes import (
     GROUPS,
     HEAD_TILE,
     MARGIN,
-    OPTIMIZER,
     Away,
     Keep,
     Movable,
@@ -21,6 +20,7 @@ from tunewright.trainer.fast.passes import (
     columns_beside,
     plan_within,
     room_for_passes,
+    trained_bytes,
 )
 from tunewright.trainer.planning.counting import Trained, nf4_bytes, targets, trained
 from tunewright.trainer.planning.lengths import Lengths, longest_of, rows_of
@@ -226,7 +226,8 @@ def _fast(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machine, 
     if spec.vram_budget_gb:
         budget = min(budget, round(spec.vram_budget_gb * 1e9))
     buffer = workspace_bytes(shape, spec, machine.each)
-    room = room_for_passes(budget, static.weights + static.trained, static.trained // _FLOAT, buffer)
+    beside = static.trained // _FLOAT * trained_bytes(spec.optim)
+    room = room_for_passes(budget, static.weights + static.trained, beside, buffer)
     keep_all = not spec.gradient_checkpointing
     if machine.type == "cuda":
         most = max(longest, longest * spec.batch_rows)
@@ -249,7 +250,7 @@ def passes_of(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machi
     return replace(
         static,
         weights=static.weights - (away - fewer_logits if away else 0),
-        optimizer=max(static.optimizer, static.trained // _FLOAT * (OPTIMIZER - _FLOAT - 2)),
+        optimizer=max(static.optimizer, static.trained // _FLOAT * (trained_bytes(spec.optim) - _FLOAT - 2)),
         activations=max(training, _evaluation(shape, spec, lengths, machine, 1)),
         head=round(FIXED) - fewer_logits,
         fixed=CUDA_CONTEXT if machine.type == "cuda" else CPU_PROCESS,
