@@ -32,13 +32,13 @@ PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 BYTE_TOKENIZER = Path(__file__).parents[1] / "tests" / "fixtures" / "tiny_model"  # a token a byte
 # Who, on which rows, with which settings of its own.
 RUNS: list[tuple[str, str, dict[str, Any]]] = [
-    ("ours", "full", {"vram_budget_gb": 5.2}),
-    ("ours", "full", {"vram_budget_gb": 8}),
     ("ours", "full", {}),
-    ("unsloth", "full", {}),
-    ("recipe", "full", {}),
     ("ours", "full", {"vram_budget_gb": 24}),
-    ("ours", "full", {"vram_budget_gb": 4}),
+    ("ours", "full", {"vram_budget_gb": 8}),
+    ("ours", "full", {"vram_budget_gb": 3}),
+    ("ours", "full", {"vram_budget_gb": 5.2}),
+    ("recipe", "full", {}),
+    ("unsloth", "full", {}),
     ("ours", "short", {}),
     ("recipe", "short", {}),
 ]

@@ -83,10 +83,9 @@ def fast_path(
     budget = _gpu_budget(spec) if device.type == "cuda" else 0.0
     plan = _gpu_plan(decoder, spec, longest, budget, alone=alone) if budget else _cpu_plan(decoder, spec, longest)
     decoder = place(model, decoder, plan)
-    report.event(
-        "fast_path", f"the fast path is taken: {plan.describe()}", fast=True, tokens_a_pass=plan.tokens,
-        attention=f"torch's: {not_flash4}" if attention is None else "FlashAttention 4",
-    )  # fmt: skip
+    by = "FlashAttention 4" if attention else f"torch ({not_flash4})"
+    told = f"the fast path is taken: {plan.describe()}; attention by {by}"
+    report.event("fast_path", told, fast=True, tokens_a_pass=plan.tokens)
     return FastPath(decoder, plan, dropout=spec.lora_dropout, seed=spec.seed, planned_gb=budget / 1e9)
 
 
