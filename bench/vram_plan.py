@@ -92,7 +92,7 @@ def _budget_row(run: dict[str, Any]) -> dict[str, Any]:
     told = next(event for event in run["events"] if event.startswith("fast_path"))
     tokens = int(told.partition("up to ")[2].partition(" ")[0])
     keep = Keep.HOST if "inputs in host memory" in told else Keep.INPUT if "recomputed" in told else Keep.ALL
-    away = Away.LAYERS if "two layers at a time" in told else Away.NOTHING
+    away = Away.HEAD if "two tiles" in told else Away.LAYERS if "two layers" in told else Away.NOTHING
     memory = passes_of(
         QWEN_7B, TrainingSpec.from_mapping({"max_length": 2048}), ROWS,
         Machine("cuda", "NVIDIA H100 80GB HBM3", 80 * 10**9, 2), Plan(tokens, (keep,) * QWEN_7B.layers, away),
