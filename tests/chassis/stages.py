@@ -33,6 +33,10 @@ def count(spec: CountSpec, inputs: Mapping[str, Path], output_dir: Path, report:
     saved = sorted(report.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     numbers: list[int] = json.loads((saved[-1] / "numbers.json").read_text()) if saved else []
     resumed = bool(saved)
+    kept = output_dir.with_name("output.kept")
+    found = (kept / "note").exists()
+    kept.mkdir(exist_ok=True)
+    (kept / "note").write_text("of an earlier attempt")
     for step in range(len(numbers) + 1, spec.steps + 1):
         _misbehave(spec, step, resumed=resumed)
         time.sleep(spec.step_seconds)
@@ -48,7 +52,7 @@ def count(spec: CountSpec, inputs: Mapping[str, Path], output_dir: Path, report:
             file.write(bytes(1 << 20))
     (output_dir / "logs").mkdir()
     (output_dir / "logs" / "times.txt").write_text(str(time.time()))
-    return Manifest(kind=Kind.REPORT, created_by="counter", metrics={"resumed": resumed})
+    return Manifest(kind=Kind.REPORT, created_by="counter", metrics={"resumed": resumed, "found_kept": found})
 
 
 def _misbehave(spec: CountSpec, step: int, *, resumed: bool) -> None:
@@ -66,7 +70,7 @@ def _save(report: Reporter, numbers: list[int]) -> None:
     report.checkpoint(folder, len(numbers))
 
 
-COUNT = Stage(service="counter", function="tests.chassis.stages:count", spec=CountSpec)
+COUNT = Stage(service="counter", function="tests.chassis.stages:count", spec=CountSpec, keeps=("output.kept",))
 COUNT_PART = Stage(
     service="counter", function="tests.chassis.stages:count", spec=CountSpec, files={"base": ("*.txt", "deep/*")}
 )

@@ -15,9 +15,11 @@ from tests.chassis.conftest import MakeRunner
 from tests.chassis.stages import COUNT, COUNT_PART, CountSpec
 from tests.seaweed import S3Settings, seaweedfs
 from tunewright.artifacts import ArtifactRef, Kind, Manifest, MemoryStore, Store, commit, fetch, seal
+from tunewright.artifacts.transfer import load_manifest
 from tunewright.chassis.errors import NotFound
 from tunewright.chassis.jobs import JobRunner
 from tunewright.chassis.journal import Event
+from tunewright.chassis.records import ref_from_proto
 from tunewright.chassis.settings import ServiceSettings
 from tunewright.v1 import job_pb2
 
@@ -119,6 +121,8 @@ def test_a_stage_that_is_killed_goes_on_from_its_checkpoint_to_the_same_artifact
     assert len(remedies) == 1
     assert "SIGKILL" in remedies[0]
     assert [event for event in events if event["type"] == "resume"]
+    assert load_manifest(store, ref_from_proto(job.result)).metrics["found_kept"], "what the stage keeps is found again"
+    assert not list((tmp_path / "work" / "jobs").iterdir()), "and removed once the job has ended"
 
 
 def test_a_stage_that_always_dies_fails_after_three_tries_and_says_how(store: Store, make_runner: MakeRunner) -> None:

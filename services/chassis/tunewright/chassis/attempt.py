@@ -8,13 +8,14 @@ import shutil
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from tunewright.artifacts import ArtifactError, ArtifactRef, Manifest, Progress, Store, seal
 from tunewright.artifacts import checkpoints as stored_checkpoints
 from tunewright.artifacts.transfer import commit
 from tunewright.chassis import metrics
-from tunewright.chassis.errors import Interrupted
+from tunewright.chassis.errors import Interrupted, StageDied
 from tunewright.chassis.inputs import Held, InputCache
 from tunewright.chassis.journal import Journal
 from tunewright.chassis.process import StageProcess
@@ -28,6 +29,11 @@ _PROGRESS_SECONDS = 1.0
 """Progress events that come faster are left out of the journal; metrics see them all."""
 
 _log = logging.getLogger(__name__)
+
+
+def job_folder(settings: ServiceSettings, job_id: str) -> Path:
+    """Return the folder that the attempts at a job work in; of a job that has ended, it is to be removed."""
+    return settings.work_dir / "jobs" / job_id[:32]
 
 
 class Attempt:
@@ -48,7 +54,7 @@ class Attempt:
         self._cache = cache
         self._settings = settings
         self._journal = journal
-        self._folder = settings.work_dir / "jobs" / record.job_id[:32]
+        self._folder = job_folder(settings, record.job_id)
         self._stopped = threading.Event()
         self._process: StageProcess | None = None
         self._uploader = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -64,6 +70,7 @@ class Attempt:
             OSError: this machine's disk fails.
         """
         self._fresh_folder()
+        kept: tuple[str, ...] = ()
         inputs = {name: ArtifactRef.parse(text) for name, text in self._record.inputs.items()}
         try:
             with self._cache.hold(inputs, self._counter("download"), self._stage.files) as held:
@@ -75,9 +82,12 @@ class Attempt:
                     metrics.STAGE_SECONDS.labels(self._record.service).observe(time.monotonic() - started)
                     self._wait_for_uploads()
                 return self._commit(draft, inputs)
+        except StageDied:
+            kept = self._stage.keeps
+            raise
         finally:
             self._uploader.shutdown(wait=True)
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._keep(kept)
 
     def stop(self) -> None:
         """Ask the stage to save and end; it is killed after the grace period."""
@@ -86,9 +96,17 @@ class Attempt:
             self._process.stop(self._settings.stop_grace_seconds)
 
     def _fresh_folder(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._keep(self._stage.keeps)
         for name in ("output", "checkpoints", "outbox"):
             (self._folder / name).mkdir(parents=True)
+
+    def _keep(self, names: tuple[str, ...]) -> None:
+        """Remove everything in the folder but what has one of these names."""
+        for path in self._folder.iterdir() if self._folder.is_dir() else ():
+            if path.name not in names:
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        if not names:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _restore_checkpoint(self) -> None:
         step = stored_checkpoints.restore_newest(self._store, self._record.job_id, self._folder / "checkpoints")

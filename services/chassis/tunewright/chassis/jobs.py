@@ -8,6 +8,7 @@ A service that was killed finds its unfinished jobs in the store (`recover`) and
 """
 
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,7 @@ from typing import Any
 from tunewright.artifacts import ArtifactError, ArtifactRef, Store
 from tunewright.artifacts.transfer import exists, load_manifest
 from tunewright.chassis import journal, logs, metrics, records
-from tunewright.chassis.attempt import Attempt
+from tunewright.chassis.attempt import Attempt, job_folder
 from tunewright.chassis.errors import Cancelled, Interrupted, NotFound, StageDied, StoreDown, TunewrightError, foreign
 from tunewright.chassis.inputs import InputCache
 from tunewright.chassis.journal import Event, Journal
@@ -291,6 +292,7 @@ class JobRunner:
         """Write the end of a job, record first: a watcher that sees the stream end finds the final state."""
         end = {"state": state, "end_time": time.time(), "result": result, "failure": failure}
         live.record = live.record.model_copy(update=end)
+        shutil.rmtree(job_folder(self._settings, live.record.job_id), ignore_errors=True)
         self._save_patiently(live.record)
         metrics.JOBS_FINISHED.labels(self.service, state.value).inc()
         message = result or (failure.message if failure else "")

@@ -78,3 +78,5 @@ class Stage:
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     """Input name → shell patterns of the only files that the stage reads of it; all files of inputs not named here. A
     tokenizer is read without the gigabytes of weights that lie beside it."""
+    keeps: tuple[str, ...] = ()
+    """Folders beside the output that a later attempt finds as they were when this one's process was killed."""

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from tunewright.chassis.jobs import JobRunner
 
 STAGES = {
-    "merge": Stage(service="merger", function="tunewright.merger.stage:run", spec=MergeSpec),
+    "merge": Stage(
+        service="merger", function="tunewright.merger.stage:run", spec=MergeSpec, keeps=("output.candidates",)
+    ),
     "import": Stage(service="merger", function="tunewright.merger.importing:run", spec=ImportSpec),
     "export": Stage(service="merger", function="tunewright.merger.exporting:run", spec=ExportSpec),
 }
