@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from tests.trainer.conftest import TINY_MODEL, letters, train, write_dataset
 from tests.trainer.reporting import Recorder
@@ -77,3 +78,28 @@ def test_a_tracker_that_is_not_installed_is_refused_by_name_before_anything_is_l
         train(tmp_path / "run", dataset, report=report)
     assert "pip install trackio" in caught.value.remedy
     assert report.of_type("device") == []
+
+
+class Fails(TrainerCallback):
+    """A tracker whose store takes nothing more after the first figures."""
+
+    heard: list[str] = []  # noqa: RUF012 - transformers makes the object
+
+    def on_log(self, *_: object, **__: object) -> None:
+        self.heard.append("log")
+        if len(self.heard) == 2:
+            raise OSError("the store is in maintenance mode\nand more of it")
+
+
+def test_a_tracker_that_fails_is_told_once_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEWRIGHT_REPORT_TO", "trackio")
+    monkeypatch.setattr("tunewright.trainer.trackers.find_spec", lambda _: True)
+    monkeypatch.setattr("tunewright.trainer.trackers.get_reporting_integration_callbacks", lambda _: [Fails])
+    Fails.heard.clear()
+    result = train(tmp_path / "run", write_dataset(tmp_path / "d", letters(8)), max_steps=4)
+    (event,) = result.report.of_type("tracker")
+    assert (event["tracker"], event["event"]) == ("trackio", "on_log")
+    (text,) = [message for kind, message, _ in result.report.events if kind == "tracker"]
+    assert text.endswith("hears no more of this run, which goes on (OSError: the store is in maintenance mode)")
+    assert len(Fails.heard) == 2
+    assert result.manifest.metrics["steps"] == 4

@@ -316,7 +316,7 @@ def _trainer(
         adapters.load_start(trainer.model, start)
     trainer.add_callback(Watch(trainer, spec, device, _board(report)))
     if not group.current().rank and "trial" not in str(report.runtime.get("part", "")):
-        trackers.add(trainer, TrainerSettings(), str(report.runtime.get("job_id", "alone"))[:12])
+        trackers.add(trainer, TrainerSettings(), str(report.runtime.get("job_id", "alone"))[:12], report)
     return trainer
 
 
