@@ -10,7 +10,8 @@ import yaml
 
 from tests.cli.shell import tunewright
 from tunewright.cli.errors import CliError
-from tunewright.cli.plan import bytes_of
+from tunewright.cli.plan import bytes_of, refusal
+from tunewright.cli.recipe import load_recipe
 
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny_model"
 QWEN_7B = {
@@ -140,3 +141,19 @@ def test_sizes_are_read() -> None:
     for text in ("", "GB", "-3GB", "24TB", "0"):
         with pytest.raises(CliError, match="is no size"):
             bytes_of(text)
+
+
+def test_too_little_ram_beside_the_gpu_is_named_with_both_figures(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("name: bot\n", encoding="utf-8")
+    proposed = {"memory": {"total": 5e9}, "processes": 2, "host": 40e9, "lacks_host": True}
+    machine = {"memory": 24e9, "host": 31e9}
+    found = {"fits": False, "proposed": proposed, "asked": {"method": "qlora"}, "machine": machine, "remedies": []}
+    told = refusal(found, load_recipe(path))
+    assert told is not None
+    assert told.message.endswith(
+        "method qlora puts 40.00 GB of the base into RAM, as the GPU is too small, and 31.00 GB of RAM are free"
+    )
+    told = refusal(found | {"proposed": proposed | {"lacks_host": False}}, load_recipe(path))
+    assert told is not None
+    assert "takes 5.00 GB in each of 2 processes even with one row at a time, there are 24.00 GB" in told.message

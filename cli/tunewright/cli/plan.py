@@ -107,6 +107,11 @@ def show(found: dict[str, Any], console: Console) -> None:
     asked, proposed = found["asked"], found["proposed"]
     if proposed["fast_path"]:
         console.print(f"Fast path: {proposed['fast_path']}.")
+    if proposed["host"]:
+        console.print(f"Beside the GPU it takes {_gb(proposed['host'])} of RAM for what lies there.")
+    if proposed["processes"] > 1:
+        where = "each on a GPU of its own" if gpu else "all in this machine's RAM"
+        console.print(f"{proposed['processes']} processes, {where}; memory is that of each.")
     console.print()
     if asked["fits"]:
         console.print(f"[green]✔[/] The recipe fits as it is: {_batch(asked)}, {_gb(asked['memory']['total'])}.")
@@ -122,16 +127,21 @@ def refusal(found: dict[str, Any], recipe: Recipe) -> CliError | None:
     """Return the error that says why the recipe cannot run here and what would; None if it can."""
     if found["fits"]:
         return None
-    least = found["proposed"]["memory"]["total"]
-    there = found["machine"]["memory"]
+    proposed, there = found["proposed"], found["machine"]["memory"]
+    least = _gb(proposed["memory"]["total"])
+    if proposed["processes"] > 1:
+        least += f" in each of {proposed['processes']} processes"
+    takes = f"takes {least} even with one row at a time, there are {_gb(there)}"
+    if proposed["lacks_host"]:
+        ram = _gb(found["machine"]["host"])
+        takes = f"puts {_gb(proposed['host'])} of the base into RAM, as the GPU is too small, and {ram} of RAM are free"
     remedies = [
         f"{', '.join(f'{name}: {_value(value)}' for name, value in remedy['settings'].items())} → "
         f"{_gb(remedy['memory']['total'])} with {_batch(remedy)}"
         for remedy in found["remedies"]
     ]
     return CliError(
-        f"{recipe.path}: method {found['asked']['method']} takes {_gb(least)} even with one row at a time, "
-        f"there are {_gb(there)}",
+        f"{recipe.path}: method {found['asked']['method']} {takes}",
         lines=remedies,
         remedy="Set in training: one of the above fits."
         if remedies
@@ -188,7 +198,9 @@ def _machine(vram: str) -> dict[str, Any]:
         name = gpus[0].name if gpus else ""
         return {"type": "cuda", "name": name, "memory": bytes_of(vram)}
     if gpus:
-        return {"type": "cuda", "name": gpus[0].name, "memory": gpus[0].total_bytes}
+        alike = sum(gpu.name == gpus[0].name for gpu in gpus)
+        ram = psutil.virtual_memory().available
+        return {"type": "cuda", "name": gpus[0].name, "memory": gpus[0].total_bytes, "count": alike, "host": ram}
     cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
     return {"type": "cpu", "name": f"this CPU ({cores} cores)", "memory": psutil.virtual_memory().available}
 

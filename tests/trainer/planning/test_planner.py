@@ -1,13 +1,16 @@
 """Proposals keep the step's rows and are the largest that fit; refusals name what would fit, and it does."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.trainer.conftest import letters, set_up, write_dataset
-from tunewright.chassis.errors import InvalidData
+from tunewright.chassis.errors import InvalidData, InvalidSpec
+from tunewright.trainer.fast.passes import Away
+from tunewright.trainer.planning.counting import nf4_bytes
 from tunewright.trainer.planning.lengths import Lengths, mean_longest
 from tunewright.trainer.planning.machine import Machine
 from tunewright.trainer.planning.planner import _with, best, judged, plan
@@ -194,3 +197,54 @@ def test_an_audit_is_read_and_what_is_none_is_told(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(InvalidData, match=r"audit\.json"):
             Lengths.of_audit(path)
+
+
+def test_each_of_several_processes_is_planned_with_its_share_of_the_batch() -> None:
+    spec = settings(method="lora", per_device_train_batch_size=8, gradient_accumulation_steps=1)
+    alone, two = (judged(QWEN_7B, spec.model_copy(update={"processes": n}), LONG, gpu(80)) for n in (1, 2))
+    four_rows = spec.model_copy(update={"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2})
+    assert two.found.memory == judged(QWEN_7B, four_rows, LONG, gpu(80)).found.memory
+    assert two.found.memory.total < alone.found.memory.total
+    assert two.found.processes == 2
+    assert "× 2 processes" in two.time.basis
+    found = best(QWEN_7B, spec.model_copy(update={"processes": 2}), LONG, gpu(1000))
+    assert found.spec.per_device_train_batch_size == 4, "no process has more rows than its share of the batch"
+    assert best(QWEN_7B, spec, LONG, replace(gpu(1000), count=3)).found.processes == 2, "three do not divide 8"
+    with pytest.raises(InvalidSpec, match="processes: 3 processes cannot share an effective batch of 8 rows"):
+        judged(QWEN_7B, spec.model_copy(update={"processes": 3}), LONG, gpu(80))
+
+
+def test_on_a_cpu_all_processes_have_one_machines_memory() -> None:
+    spec = settings(method="lora", per_device_train_batch_size=2, processes=2)
+    need = judged(QWEN_7B, spec, LONG, Machine("cpu", "", 1, 2)).found.memory.total
+    assert not judged(QWEN_7B, spec, LONG, Machine("cpu", "", 2 * need - 1, 2)).fits
+    assert judged(QWEN_7B, spec, LONG, Machine("cpu", "", 2 * need, 2)).fits
+
+
+@pytest.mark.parametrize(("method", "packed"), [("qlora", 0.5), ("lora", 2)])
+def test_a_base_in_shards_takes_less_of_each_gpu_but_not_less_than_loading_it(method: str, packed: float) -> None:
+    spec = settings(method=method, processes=4, fsdp="full_shard", fast_path="auto")
+    whole = judged(QWEN_7B, spec.model_copy(update={"fsdp": "off", "fast_path": "off"}), LONG, gpu(80))
+    sharded = judged(QWEN_7B, spec, LONG, gpu(80))
+    assert sharded.found.passes is None, "shards take the plain path"
+    given_up = packed * QWEN_7B.linear_weights * (1 - 1 / 4 - 2 / QWEN_7B.layers)
+    parts = sharded.found.memory
+    loading = whole.found.memory.weights + parts.trained + parts.fixed
+    assert parts.total == pytest.approx(max(whole.found.memory.total - given_up, loading), rel=1e-6)
+    assert parts.total < whole.found.memory.total
+
+
+def test_what_lies_in_ram_beside_a_gpu_is_planned_and_too_little_ram_is_told() -> None:
+    spec = TrainingSpec.from_mapping({"max_length": 2048, "vram_budget_gb": 5.2})
+    rows = Lengths(((2048, 80),), (), "a test's", known=True)
+    found = judged(QWEN_7B, spec, rows, gpu(80))
+    assert found.found.passes is not None
+    assert found.found.passes.away is Away.LAYERS
+    layer = nf4_bytes(QWEN_7B.linear_weights, double=True) // QWEN_7B.layers
+    assert layer < 2**27, "a buffer of PyTorch's is 2^27 bytes for it"
+    assert found.found.host >= 28 * 2**27 + 2 * QWEN_7B.embedding
+    for ram, fits in ((found.found.host, True), (found.found.host - 1, False), (0, True)):
+        there = replace(gpu(80), host=ram)
+        again = judged(QWEN_7B, spec, rows, there)
+        assert (again.fits, again.found.lacks_host(there)) == (fits, not fits)
+    assert judged(QWEN_7B, spec.model_copy(update={"vram_budget_gb": 0.0}), rows, gpu(80)).found.host == 0

@@ -1,6 +1,7 @@
 """`python -m tunewright.trainer.planning`: a question as JSON on standard input, the plan as JSON on standard output.
 
-    {"training": {…}, "base": FOLDER, "audit": FILE or null, "machine": {"type": "cuda", "name": …, "memory": BYTES}}
+    {"training": {…}, "base": FOLDER, "audit": FILE or null, "machine": {"type": "cuda", "name": …, "memory": BYTES,
+     "count": GPUS, "host": BYTES}}
 
 An error is one object {"error": …, "remedy": …, "violations": [[field, why]]} and exit code 1.
 """
@@ -40,7 +41,8 @@ def _machine(found: dict[str, Any], spec: TrainingSpec) -> Machine:
     """Return the machine, with what must be tried out on a CPU: its compute type, and the speed of a product."""
     wanted = spec.bnb_4bit_compute_dtype
     if found["type"] == "cuda":
-        return Machine("cuda", found["name"], found["memory"], 4 if wanted == "float32" else 2)
+        each = 4 if wanted == "float32" else 2
+        return Machine("cuda", found["name"], found["memory"], each, found.get("count", 1), found.get("host", 0))
     import torch  # noqa: PLC0415 - two seconds, of which a GPU's plan has no need
 
     from tunewright.trainer.device import compute_dtype  # noqa: PLC0415
@@ -52,7 +54,7 @@ def _machine(found: dict[str, Any], spec: TrainingSpec) -> Machine:
         began = time.perf_counter()
         torch.mm(left, right)
         seconds.append(time.perf_counter() - began)
-    return Machine("cpu", found["name"], found["memory"], dtype.itemsize, 2 * _SIDE**3 / min(seconds))
+    return Machine("cpu", found["name"], found["memory"], dtype.itemsize, flops=2 * _SIDE**3 / min(seconds))
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ What cannot be counted stands as a constant with the place where it was measured
 counts, for one token in one layer: D width of the model, F of the MLP, e bytes of the compute type.
 """
 
+import math
 from dataclasses import asdict, dataclass, replace
 
 from tunewright.trainer.fast.passes import (
@@ -77,11 +78,24 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """The peak of a run, and how it goes about it."""
+    """The peak of each process of a run, and how it goes about it."""
 
     memory: Memory
     passes: Plan | None
     """Of the fast path; None on the plain one."""
+    processes: int = 1
+    """Each on a GPU of its own, or all in the RAM of one machine."""
+    host: int = 0
+    """Bytes of RAM that what a plan sends from the GPU to host memory takes there, all processes together."""
+
+    def fits(self, machine: Machine) -> bool:
+        """Return True if the machine has room for it."""
+        every = self.processes if machine.type == "cpu" else 1
+        return self.memory.total * every <= machine.memory and not self.lacks_host(machine)
+
+    def lacks_host(self, machine: Machine) -> bool:
+        """Return True if the machine's RAM is known, and too small for what lies there."""
+        return bool(self.host and machine.host) and self.host > machine.host
 
 
 def footprint(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machine) -> Footprint:
@@ -94,8 +108,32 @@ def footprint(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machi
         machine: where it takes place.
 
     Raises:
-        InvalidSpec: modules that the base does not have.
+        InvalidSpec: modules that the base does not have, or processes that cannot share the effective batch.
     """
+    processes = processes_of(spec, machine)
+    if processes > 1:
+        from tunewright.trainer.ranks.sharing import shared  # noqa: PLC0415 - PyTorch, which few plans have a need of
+
+        spec = shared(spec, processes)
+    found = _alone(shape, spec, lengths, machine)
+    return replace(found, processes=processes, host=found.host * processes)
+
+
+def processes_of(spec: TrainingSpec, machine: Machine) -> int:
+    """Return how many processes share a run: as asked for, else one for each GPU as far as they divide the batch."""
+    if spec.processes:
+        return spec.processes
+    most = 1 if machine.type == "cpu" or spec.search.trials else machine.count
+    return next(count for count in range(most, 0, -1) if spec.batch_rows % count == 0)
+
+
+def is_sharded(spec: TrainingSpec, machine: Machine) -> bool:
+    """Return True if the processes divide the base among them."""
+    return spec.fsdp == "full_shard" and processes_of(spec, machine) > 1
+
+
+def _alone(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machine) -> Footprint:
+    """Return the footprint of one process, whose micro-batch is that of the spec."""
     static = _static(shape, spec, machine, trained(shape, spec), evaluated=bool(lengths.validation))
     if takes_fast_path(shape, spec, machine):
         return _fast(shape, spec, lengths, machine, static)
@@ -105,7 +143,23 @@ def footprint(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machi
         memory = replace(memory, fixed=CUDA_CONTEXT, slack=round(memory.total * (1 / FILLED - 1)))
     else:
         memory = replace(memory, fixed=CPU_PROCESS, slack=round(HEAP * (activations + head)))
+    if is_sharded(spec, machine):
+        loading = memory.weights + memory.trained + memory.fixed
+        weights = memory.weights - _given_up(shape, spec, machine)
+        memory = replace(memory, weights=weights)
+        # The base is loaded as a whole, and divided then.
+        memory = replace(memory, weights=weights + max(0, loading - memory.total))
     return Footprint(memory, None)
+
+
+def _given_up(shape: Shape, spec: TrainingSpec, machine: Machine) -> int:
+    """Return the bytes of the layers' weights that other processes keep, but for two layers that are gathered.
+
+    Of weights in 4 bits the packed bytes are divided, not the constants of their blocks (`ranks/sharding.py`).
+    """
+    each = 0.5 if spec.method == "qlora" else machine.each
+    kept = 1 / processes_of(spec, machine) + 2 / shape.layers
+    return round(each * shape.linear_weights * max(0.0, 1 - kept))
 
 
 def takes_fast_path(shape: Shape, spec: TrainingSpec, machine: Machine) -> bool:
@@ -113,7 +167,7 @@ def takes_fast_path(shape: Shape, spec: TrainingSpec, machine: Machine) -> bool:
     wanted = spec.fast_path == "on" or (spec.fast_path == "auto" and machine.type == "cuda")
     knows = spec.method == "qlora" and spec.objective != "dpo" and not spec.use_dora and not spec.modules_to_save
     computes = spec.bnb_4bit_compute_dtype != "float16" and (machine.type == "cpu" or machine.each < _FLOAT)
-    return wanted and knows and computes and not shape.slides
+    return wanted and knows and computes and not shape.slides and not is_sharded(spec, machine)
 
 
 def exceeds_gpu(shape: Shape, spec: TrainingSpec, machine: Machine) -> bool:
@@ -237,7 +291,30 @@ def _fast(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machine, 
         )  # fmt: skip
     else:
         passes = Plan(max(longest, _CPU_TOKENS), (Keep.ALL if keep_all else Keep.INPUT,) * shape.layers)
-    return Footprint(passes_of(shape, spec, lengths, machine, passes), passes)
+    host = 0
+    if machine.type == "cuda":
+        brought = exceeds_gpu(shape, spec, machine)
+        host = host_bytes(shape, spec, machine, passes if not brought else replace(passes, away=Away.LAYERS))
+    return Footprint(passes_of(shape, spec, lengths, machine, passes), passes, host=host)
+
+
+def host_bytes(shape: Shape, spec: TrainingSpec, machine: Machine, passes: Plan) -> int:
+    """Return the bytes of RAM of what a plan sends there: embedding, layers' weights, layers' inputs; else 0.
+
+    Layers' weights, and inputs of layers, lie in pinned buffers, one each, that PyTorch rounds up to powers of two.
+    """
+    inputs = sum(keep is Keep.HOST for keep in passes.keeps)
+    found = inputs * _power_of_two(passes.tokens * shape.width * machine.each)
+    if passes.away is not Away.NOTHING and not shape.tied:
+        found += machine.each * shape.embedding
+    if passes.away is Away.LAYERS:
+        movable = _movable(shape, spec, machine).layers
+        found += shape.layers * _power_of_two(movable // shape.layers)
+    return found
+
+
+def _power_of_two(count: int) -> int:
+    return 1 << math.ceil(math.log2(max(1, count)))
 
 
 def passes_of(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machine, passes: Plan) -> Memory:

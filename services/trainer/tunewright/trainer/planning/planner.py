@@ -11,7 +11,7 @@ from tunewright.chassis.errors import InvalidSpec
 from tunewright.trainer.planning.disk import Disk, disk
 from tunewright.trainer.planning.lengths import Lengths
 from tunewright.trainer.planning.machine import Machine
-from tunewright.trainer.planning.memory import Footprint, footprint
+from tunewright.trainer.planning.memory import Footprint, footprint, processes_of
 from tunewright.trainer.planning.shapes import Shape
 from tunewright.trainer.planning.timing import Duration, duration
 from tunewright.trainer.spec import Method, TrainingSpec
@@ -95,7 +95,7 @@ def judged(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machine)
     found = footprint(shape, spec.heaviest, rows, machine)
     time = duration(shape, spec, rows, machine, found.passes)
     space = disk(shape, spec, evaluated=bool(rows.validation))
-    return Option(spec, found, time, space, found.memory.total <= machine.memory)
+    return Option(spec, found, time, space, found.fits(machine))
 
 
 def best(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machine) -> Option:
@@ -103,8 +103,9 @@ def best(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machine) -
 
     The rows of an optimizer step stay what they are; an evaluation's are halved with no effect on its result.
     """
-    for rows in range(spec.batch_rows, 0, -1):
-        if spec.batch_rows % rows:
+    own = spec.batch_rows // processes_of(spec, machine)
+    for rows in range(max(1, own), 0, -1):
+        if max(1, own) % rows:
             continue
         settings = {"per_device_train_batch_size": rows, "gradient_accumulation_steps": spec.batch_rows // rows}
         option = judged(shape, spec.model_copy(update=settings), lengths, machine)
@@ -179,16 +180,16 @@ def to_document(planned: Planned, shape: Shape, lengths: Lengths, machine: Machi
         "base": {"kind": shape.kind, "parameters": shape.parameters},
         "machine": asdict(machine),
         "rows": {"known": lengths.known, "origin": lengths.origin, **_row_figures(lengths)},
-        "asked": _option(planned.asked),
-        "proposed": _option(planned.proposed),
-        "methods": [_option(option) for option in planned.methods],
+        "asked": _option(planned.asked, machine),
+        "proposed": _option(planned.proposed, machine),
+        "methods": [_option(option, machine) for option in planned.methods],
         "refused": planned.refused,
         "fits": planned.proposed.fits,
-        "remedies": [{"settings": remedy.settings, **_option(remedy.option)} for remedy in planned.remedies],
+        "remedies": [{"settings": remedy.settings, **_option(remedy.option, machine)} for remedy in planned.remedies],
     }
 
 
-def _option(option: Option) -> dict[str, Any]:
+def _option(option: Option, machine: Machine) -> dict[str, Any]:
     spec, passes = option.spec, option.found.passes
     return {
         "method": spec.method,
@@ -198,6 +199,9 @@ def _option(option: Option) -> dict[str, Any]:
         "fits": option.fits,
         "memory": {**asdict(option.found.memory), "total": option.found.memory.total},
         "fast_path": passes.describe() if passes else "",
+        "processes": option.found.processes,
+        "host": option.found.host,
+        "lacks_host": option.found.lacks_host(machine),
         "steps": option.time.steps,
         "seconds": option.time.seconds,
         "time_basis": option.time.basis,

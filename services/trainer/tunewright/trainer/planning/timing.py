@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tunewright.trainer.fast.passes import Plan, speed_of
 from tunewright.trainer.planning.lengths import Lengths, longest_of, mean_longest, rows_of, steps_of, tokens_of
 from tunewright.trainer.planning.machine import Machine
+from tunewright.trainer.planning.memory import processes_of
 from tunewright.trainer.planning.shapes import Shape
 from tunewright.trainer.search.space import TRIAL_SHARE, number_of_trials
 from tunewright.trainer.spec import TrainingSpec
@@ -50,6 +51,10 @@ def duration(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machin
     operations += _evaluations(spec, steps) * _evaluation(shape, spec, lengths)
     operations *= searched_share(spec, steps)
     rate, basis = _rate(machine, passes)
+    processes = processes_of(spec, machine)
+    if processes > 1 and machine.type == "cuda":
+        rate *= processes
+        basis += f", × {processes} processes; what they wait for each other is not counted"
     if spec.use_dora:
         rate, basis = rate / DORA, f"{basis}; DoRA's part is not measured"
     if spec.method not in _MEASURED[machine.type]:
