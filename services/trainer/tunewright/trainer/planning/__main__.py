@@ -42,7 +42,9 @@ def _machine(found: dict[str, Any], spec: TrainingSpec) -> Machine:
     wanted = spec.bnb_4bit_compute_dtype
     if found["type"] == "cuda":
         each = 4 if wanted == "float32" else 2
-        return Machine("cuda", found["name"], found["memory"], each, found.get("count", 1), found.get("host", 0))
+        return Machine(
+            "cuda", found["name"], found["memory"], each, count=found.get("count", 1), host=found.get("host", 0)
+        )
     import torch  # noqa: PLC0415 - two seconds, of which a GPU's plan has no need
 
     from tunewright.trainer.device import compute_dtype  # noqa: PLC0415

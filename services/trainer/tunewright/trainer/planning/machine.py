@@ -15,9 +15,9 @@ class Machine:
     """Bytes of VRAM, or of RAM, that a run may take."""
     each: int
     """Bytes of a value in the compute type: 2 for bfloat16 and float16, 4 for float32."""
+    flops: float = 0.0
+    """Of a matrix product on this CPU, a second, measured here; 0: not measured."""
     count: int = 1
     """GPUs of this kind, of which each process takes one."""
     host: int = 0
     """Bytes of RAM that a run on the GPU may take; 0: not known."""
-    flops: float = 0.0
-    """Of a matrix product on this CPU, a second, measured here; 0: not measured."""
