@@ -2,7 +2,7 @@
 
 echo …    the words, one chunk each, a tenth of a second apart
 break     ends the connection after the first chunk
-too long  400 as vLLM says it
+too long  400 as vLLM says it; tools, too warm: likewise, of other things
 busy      429
 slow      waits ten seconds before its headers
 
@@ -66,6 +66,12 @@ class _Handler(BaseHTTPRequestHandler):
         if told == "too long":
             text = "This model's maximum context length is 512 tokens. However, you requested 900 tokens."
             self._json(400, {"error": {"message": text, "type": "BadRequestError", "param": None, "code": 400}})
+        elif told == "tools":
+            text = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
+            self._json(400, {"error": {"message": text, "type": "BadRequestError", "param": None, "code": 400}})
+        elif told == "too warm":
+            text = "[{'type': 'less_than_equal', 'loc': ('body', 'temperature'), 'msg': 'too large'}]"
+            self._json(400, {"error": {"message": text, "type": "Bad Request", "param": None, "code": 400}})
         elif told == "busy":
             self._json(429, {"error": {"message": "busy", "type": "TooManyRequests", "param": None, "code": 429}})
         elif told == "slow":

@@ -89,20 +89,22 @@ def test_an_engine_that_breaks_off_is_told_inside_the_stream(gateway: Gateway, m
 
 
 @pytest.mark.parametrize(
-    ("told", "status", "code", "kind"),
+    ("told", "status", "code", "kind", "param"),
     [
-        ("too long", 400, "context_length_exceeded", "invalid_request_error"),
-        ("busy", 429, None, "rate_limit_error"),
+        ("too long", 400, "context_length_exceeded", "invalid_request_error", None),
+        ("tools", 400, None, "invalid_request_error", "tools"),
+        ("too warm", 400, None, "invalid_request_error", "temperature"),
+        ("busy", 429, None, "rate_limit_error", None),
     ],
 )
 def test_the_engines_errors_come_in_openais_shape(
-    gateway: Gateway, model: str, told: str, status: int, code: str | None, kind: str
+    gateway: Gateway, model: str, told: str, status: int, code: str | None, kind: str, param: str | None
 ) -> None:
     with gateway.client() as client:
         answer = client.post("/v1/chat/completions", json=_body(model, told))
     assert answer.status_code == status
     error = answer.json()["error"]
-    assert (error["code"], error["type"], error["param"]) == (code, kind, None)
+    assert (error["code"], error["type"], error["param"]) == (code, kind, param)
     assert (answer.headers.get("retry-after") is not None) == (status == httpx.codes.TOO_MANY_REQUESTS)
 
 

@@ -14,6 +14,7 @@ import torch
 from openai.types.fine_tuning import FineTuningJob
 from safetensors.torch import load_file, save_file
 
+from tests.gateway.conftest import MakeGateway
 from tests.gateway.processes import BOOTSTRAP_KEY, Gateway
 from tunewright.gateway.fine_tuning.checkpoints import as_peft_saves
 from tunewright.gateway.fine_tuning.plan import LEARNING_RATES, plan
@@ -308,3 +309,20 @@ def test_weights_of_a_checkpoint_are_named_as_peft_saves_them(tmp_path: Path) ->
     renamed = load_file(tmp_path / "adapter.safetensors")
     assert set(renamed) == set(names.values())
     assert all(torch.equal(renamed[new], tensors[old]) for old, new in names.items())
+
+
+def test_files_jobs_and_usage_live_in_postgresql_too(make_gateway: MakeGateway, postgres_url: str) -> None:
+    gateway = make_gateway(database_url=postgres_url, executor_id="contract")
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=BOOTSTRAP_KEY, max_retries=0) as sdk:
+        file_id = upload(sdk, [row(number) for number in range(3)], "postgres.jsonl")
+        job = sdk.fine_tuning.jobs.create(
+            model="tiny", training_file=file_id, metadata={"where": "postgres"}, extra_body=steps(1)
+        )
+        name = str(wait(sdk, job.id, "succeeded").fine_tuned_model)
+        assert [found.id for found in sdk.fine_tuning.jobs.list(metadata={"where": "postgres"})] == [job.id]
+        ask: Any = {"messages": [{"role": "user", "content": "hello"}]}
+        assert sdk.chat.completions.create(model=name, **ask).model == name
+        assert sdk.models.delete(name).deleted
+        assert sdk.files.delete(file_id).deleted
+    (used,) = gateway.get("/v1/usage")["data"]
+    assert (used["key_id"], used["input_tokens"], used["output_tokens"]) == ("bootstrap", 1, 1)

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
 from tunewright.gateway.database import FILES, Database
 from tunewright.gateway.keys import KeyRecord
@@ -23,20 +24,16 @@ class FileRecords:
     ) -> None:
         """Note a file of the key's project; the same file again keeps its date and takes the new expiry."""
         where = (FILES.c.project == key.project, FILES.c.id == file_id)
-        with self._database.write() as connection:
-            if connection.execute(FILES.update().where(*where).values(expires_at=expires_at)).rowcount == 0:
-                connection.execute(
-                    FILES.insert().values(
-                        project=key.project,
-                        id=file_id,
-                        key_id=key.id,
-                        filename=filename,
-                        bytes=size_bytes,
-                        purpose=purpose,
-                        created_at=time.time(),
-                        expires_at=expires_at,
-                    )
-                )
+        values = {
+            "project": key.project, "id": file_id, "key_id": key.id, "filename": filename, "bytes": size_bytes,
+            "purpose": purpose, "created_at": time.time(), "expires_at": expires_at,
+        }  # fmt: skip
+        try:
+            with self._database.write() as connection:
+                if connection.execute(FILES.update().where(*where).values(expires_at=expires_at)).rowcount == 0:
+                    connection.execute(FILES.insert().values(**values))
+        except IntegrityError:
+            return  # the same file came through another replica at the same moment
 
     def get(self, project: str, file_id: str) -> sa.Row[Any] | None:
         """Return a project's record of a file, None if there is none or it has expired."""

@@ -10,6 +10,7 @@ from collections import defaultdict
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
 from tunewright.chassis.errors import Unavailable
 from tunewright.gateway.database import USAGE, Database
@@ -54,14 +55,13 @@ class Usage:
             taken, self._fresh = self._fresh, defaultdict(lambda: [0, 0, 0])
         if not taken:
             return
-        try:
-            with self._database.write() as connection:
-                for (key_id, project, day), figures in taken.items():
-                    _add(connection, key_id, project, day, figures)
-        except Unavailable as error:
-            _log.warning("usage is not written yet: %s", error.message)
-            with self._lock:
-                for name, figures in taken.items():
+        for name, figures in taken.items():
+            try:
+                with self._database.write() as connection:
+                    _add(connection, *name, figures)
+            except (Unavailable, IntegrityError) as error:  # another replica may have begun the same day just now
+                _log.warning("usage of a key is written a little later: %s", type(error).__name__)
+                with self._lock:
                     self._fresh[name] = [a + b for a, b in zip(self._fresh[name], figures, strict=True)]
 
     def of_project(self, project: str, since: str) -> list[dict[str, Any]]:

@@ -38,6 +38,8 @@ _CHECKPOINT_SECONDS = 120.0
 """Longest wait for a checkpoint's adapter, and for an engine of its base where none runs."""
 _CHECKPOINT_POLL_SECONDS = 0.5
 _LOCATION = re.compile(r"'loc': \('body', '(\w+)'")
+_NAMED = {"tool choice": "tools", "tool-call-parser": "tools", "response_format": "response_format"}
+"""Words of the engine's refusals that come without a field → the field that they are about."""
 _USER_FIELDS = ("safety_identifier", "user")
 """Where OpenAI's requests name the end user; the first that is there decides between versions."""
 _RECOVERY_POLL_SECONDS = 0.25
@@ -301,7 +303,9 @@ async def _engine_error(answer: EngineAnswer) -> JSONResponse:
 def _field_in(message: str) -> str | None:
     """Return the field that the engine's validation names: `'loc': ('body', 'temperature')`."""
     found = _LOCATION.search(message)
-    return found[1] if found else None
+    if found:
+        return found[1]
+    return next((field for words, field in _NAMED.items() if words in message.lower()), None)
 
 
 def _error_in(data: bytes) -> dict[str, Any]:

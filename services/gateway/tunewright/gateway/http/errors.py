@@ -32,6 +32,26 @@ from tunewright.chassis.errors import (
 RETRY_AFTER_SECONDS = 2
 _DISK_RETRY_AFTER_SECONDS = 60
 
+_TEXT = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": _TEXT,
+                "code": _TEXT,
+                "tunewright": {"type": "object", "description": "reason, remedy, violations: what only we know"},
+            },
+        }
+    },
+}
+"""The error object in the OpenAPI document."""
+
 _log = logging.getLogger(__name__)
 
 
