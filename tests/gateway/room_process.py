@@ -83,6 +83,9 @@ class Merging(merging_pb2_grpc.MergingServiceServicer):
         job = self._jobs.submit(stages.MERGE, spec, inputs, validate_only=request.validate_only)
         return merging_pb2.SubmitMergeResponse(job=job)
 
+    def SubmitExport(self, request: Any, context: Any) -> Any:  # noqa: ANN401, ARG002, N802
+        raise NotFound("there is nothing to export here")
+
 
 class Evaluation(evaluation_pb2_grpc.EvaluationServiceServicer):
     """Evaluates."""
