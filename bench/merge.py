@@ -62,14 +62,14 @@ def weights_of(shape: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "model.norm.weight", (hidden,)
 
 
-def make(shape: dict[str, Any], folder: Path) -> None:
-    """Write FOLDER/base and FOLDER/adapter."""
+def make(shape: dict[str, Any], folder: Path, *, sparse: bool = False) -> None:
+    """Write FOLDER/base and FOLDER/adapter; `sparse`: all weights are zeros that take no disk."""
     base, adapter = folder / "base", folder / "adapter"
     for path in (base, adapter):
         path.mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng(0)
     pool = (draw.standard_normal(_POOL, dtype=np.float32) * 0.02).view(np.uint32) >> 16
-    _write_model(base, list(weights_of(shape)), pool.astype(np.uint16), draw)
+    _write_model(base, list(weights_of(shape)), None if sparse else pool.astype(np.uint16), draw)
     config = {
         "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "dtype": "bfloat16",
         "max_position_embeddings": 32768, **shape,
@@ -117,6 +117,9 @@ def _header(shard: list[tuple[str, tuple[int, ...]]]) -> bytes:
 
 
 def _write_random(out: Any, count: int, pool: Any, draw: Any) -> None:  # noqa: ANN401 - a file, numpy's
+    if pool is None:
+        out.truncate(out.seek(2 * count, os.SEEK_CUR))
+        return
     while count:
         start = int(draw.integers(0, len(pool) // 2))
         piece = pool[start : start + count]
@@ -205,9 +208,9 @@ def drop_from_cache(folder: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def run_all(name: str, folder: Path, rounds: int, who: list[str]) -> dict[str, Any]:
+def run_all(name: str, folder: Path, rounds: int, who: list[str], *, sparse: bool) -> dict[str, Any]:
     """Run all participants `rounds` times and return the figures of each, the median by time."""
-    make(SHAPES[name], folder)
+    make(SHAPES[name], folder, sparse=sparse)
     runs: dict[str, list[dict[str, Any]]] = {participant: [] for participant in who}
     for number in range(rounds):
         for participant in who[number % len(who) :] + who[: number % len(who)]:
@@ -225,6 +228,7 @@ def run_all(name: str, folder: Path, rounds: int, who: list[str]) -> dict[str, A
     return {
         "benchmark": "merge",
         "shape": name,
+        "sparse": sparse,
         "weight_bytes": sum(path.stat().st_size for path in folder.glob("base/*.safetensors")),
         "figures": figures,
         **ratios,
@@ -247,6 +251,7 @@ def main() -> None:
         if command == "all":
             sub.add_argument("--rounds", type=int, default=3)
             sub.add_argument("--who", nargs="+", choices=WHO, default=list(WHO))
+            sub.add_argument("--sparse", action="store_true", help="zeros that take no disk: for memory, not for time")
     single = commands.add_parser("one")
     single.add_argument("who", choices=WHO)
     single.add_argument("folder", type=Path)
@@ -257,7 +262,11 @@ def main() -> None:
         one(arguments.who, arguments.folder)
     else:
         try:
-            print(json.dumps(run_all(arguments.shape, arguments.folder, arguments.rounds, arguments.who)))
+            print(
+                json.dumps(
+                    run_all(arguments.shape, arguments.folder, arguments.rounds, arguments.who, sparse=arguments.sparse)
+                )
+            )
         finally:
             for name in ("base", "adapter", "output"):
                 shutil.rmtree(arguments.folder / name, ignore_errors=True)
