@@ -35,6 +35,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "qwen2.5-7b": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
                    "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False},
 }  # fmt: skip
+SHAPES["qwen2.5-7b, 8 of its 28 layers"] = {**SHAPES["qwen2.5-7b"], "num_hidden_layers": 8}
 WHO = ("ours", "peft", "copy")
 RANK, ALPHA = 16, 32
 SHARD_BYTES = 5_000_000_000
