@@ -212,7 +212,7 @@ def measured(folder: Path, workers: int, *, steps: bool = False, base: Path | No
     command += [*(["--steps"] if steps else []), *(["--base", str(base)] if base else [])]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         peak = [0]
-        watcher = threading.Thread(target=_watch, args=(process.pid, peak), daemon=True)
+        watcher = threading.Thread(target=watch, args=(process.pid, peak), daemon=True)
         watcher.start()
         said, _ = process.communicate()
         if process.returncode:
@@ -220,10 +220,11 @@ def measured(folder: Path, workers: int, *, steps: bool = False, base: Path | No
     return {**json.loads(said.splitlines()[-1]), "peak_bytes": peak[0]}
 
 
-def _watch(root: int, peak: list[int]) -> None:
+def watch(root: int, peak: list[int], pause: float = 0.05) -> None:
+    """Keep in `peak` the most bytes that a process and all below it had together, until it is gone."""
     while (size := _memory(root)) is not None:
         peak[0] = max(peak[0], size)
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
 def _memory(root: int) -> int | None:
