@@ -1,11 +1,15 @@
 """Where the line lies between the trained model on an unquantised base and another model; figures of a real run."""
 
+import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 
 from tunewright.chassis.errors import Refused
-from tunewright.merger.golden import LARGEST_KL, LEAST_AGREEMENT, GoldenAgreement, refuse_another_model
+from tunewright.merger.golden import LARGEST_KL, LEAST_AGREEMENT, GoldenAgreement, read_golden, refuse_another_model
+from tunewright.merger.probes import load_tokenizer
 from tunewright.merger.spec import MergeSpec
 
 NO_ADAPTER = GoldenAgreement(agreement=0.615, first_step_kl=3.298, tokens=52)
@@ -69,3 +73,27 @@ def test_on_the_weights_that_training_saw_small_sabotage_is_seen_too(agreement: 
         found, GoldenAgreement(0.492, 5.49, 61), min_agreement=spec.min_golden_agreement, max_kl=spec.max_golden_kl
     )
     assert bool(words) is not taken
+
+
+@pytest.mark.parametrize(("dated", "places", "taken"), [(True, 1, True), (False, 1, False), (True, 2, False)])
+def test_a_prompt_with_a_date_may_differ_in_one_stretch(
+    dated: bool,  # noqa: FBT001 - a case
+    places: int,
+    taken: bool,  # noqa: FBT001 - likewise
+    adapter: Path,
+    tmp_path: Path,
+) -> None:
+    """Recorded on another day, a prompt has other tokens where its date stands; elsewhere it must be the same."""
+    folder = tmp_path / "dated"
+    shutil.copytree(adapter, folder)
+    document = json.loads((folder / "golden.json").read_text("utf-8"))
+    for prompt in document["prompts"]:
+        prompt["dated"] = dated
+        for at in (3, -3)[:places]:
+            prompt["prompt_token_ids"][at] ^= 1
+    (folder / "golden.json").write_text(json.dumps(document), "utf-8")
+    if taken:
+        assert len(read_golden(folder, load_tokenizer(folder, "adapter"))) == 4
+        return
+    with pytest.raises(Refused, match="foreign tokenizer: golden prompt 1"):
+        read_golden(folder, load_tokenizer(folder, "adapter"))
