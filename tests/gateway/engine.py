@@ -1,6 +1,7 @@
 """A small real engine: OpenAI's chat over HTTP with a bearer key, told by the last message how to behave.
 
 echo …    the words, one chunk each, a tenth of a second apart
+die       tells after the first chunk that its core died, as vLLM does
 break     ends the connection after the first chunk
 too long  400 as vLLM says it; tools, too warm: likewise, of other things
 busy      429
@@ -20,6 +21,10 @@ KEY = "key-of-the-engines"
 CHUNK_SECONDS = 0.1
 _SLOW_SECONDS = 10.0
 LATE_SECONDS = 0.3
+DEATH = (
+    b'data: {"error": {"message": "EngineCore encountered an issue. See stack trace (above) for the root cause.", '
+    b'"type": "InternalServerError", "param": null, "code": 500}}\n\ndata: [DONE]\n\n'
+)
 
 
 class Engine(ThreadingHTTPServer):
@@ -89,6 +94,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             for data in stream_lines(model, told):
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+                if told == "die":
+                    self.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(DEATH), DEATH))
+                    return
                 if told == "break":
                     self.close_connection = True
                     return

@@ -79,9 +79,11 @@ def test_a_client_that_goes_away_ends_the_engines_work(gateway: Gateway, model: 
         time.sleep(0.1)
 
 
-def test_an_engine_that_breaks_off_is_told_inside_the_stream(gateway: Gateway, model: str) -> None:
+@pytest.mark.parametrize("told", ["break", "die"])
+def test_an_engine_that_breaks_off_is_told_inside_the_stream(gateway: Gateway, model: str, told: str) -> None:
     with gateway.client() as client:
-        answer = client.post("/v1/chat/completions", json=_body(model, "break", stream=True))
+        answer = client.post("/v1/chat/completions", json=_body(model, told, stream=True))
+    assert "[DONE]" not in answer.text
     last = answer.text.strip().split("\n\n")[-1]
     error = json.loads(last.removeprefix("data: "))["error"]
     assert error["code"] == "unavailable"

@@ -26,7 +26,7 @@ from tunewright.gateway.http.auth import InferKey
 from tunewright.gateway.http.errors import RETRY_AFTER_SECONDS, TooManyRequests, error_object, type_of_status
 from tunewright.gateway.http.relay import Relay
 from tunewright.gateway.http.state import State, state_of
-from tunewright.gateway.http.stopwatch import Stopwatch
+from tunewright.gateway.http.stopwatch import ERROR_EVENT, Stopwatch
 from tunewright.gateway.keys import KeyRecord
 from tunewright.gateway.routing import ModelNotFound, Recovering, Route
 from tunewright.gateway.visible import CHECKPOINT
@@ -266,16 +266,31 @@ async def _relay(answer: EngineAnswer, relay: Relay, watch: Stopwatch) -> AsyncI
     try:
         async for chunk in answer.pieces():
             watch.piece(chunk)
-            if data := relay.piece(chunk):
+            at = chunk.find(ERROR_EVENT)
+            if data := relay.piece(chunk if at < 0 else chunk[:at]):
                 yield data
+            if at >= 0:  # the engine's own words end the stream, without the [DONE] that vLLM sends after them
+                watch.end(ok=False)
+                yield _error_event(_error_in(chunk[at:].partition(b"\n\n")[0].removeprefix(b"data: ")))
+                return
         if data := relay.rest():
             yield data
         watch.end(ok=True)
     except EngineGone as error:
         watch.end(ok=False)
         _log.warning("an engine broke off its answer: %s", error)
+        yield _error_event({})
+
+
+def _error_event(found: dict[str, Any]) -> bytes:
+    """Return the event that ends a stream: the engine's error in OpenAI's shape, or that it broke off."""
+    message = str(found.get("message") or "")
+    if message and _ENGINE_DEAD.decode() not in message:
+        error = error_object(message, "server_error", found.get("param"), None)
+    else:
         text = "The engine broke off its answer: it is being restarted. Try again in a few seconds."
-        yield f"data: {json.dumps(error_object(text, 'server_error', None, 'unavailable'))}\n\n".encode()
+        error = error_object(text, "server_error", None, "unavailable")
+    return f"data: {json.dumps(error)}\n\n".encode()
 
 
 async def _engine_error(answer: EngineAnswer) -> JSONResponse:

@@ -5,7 +5,8 @@ import time
 from tunewright.gateway.traffic import Traffic
 
 _EVENT_END = b"\n\n"
-_ERROR_EVENT = b'data: {"error"'
+ERROR_EVENT = b'data: {"error"'
+"""Never within an answer's text, where quotes are escaped."""
 _FRAME_EVENTS = 3
 """Of a stream's events, those that carry no token: the role before, the usage or the finish and [DONE] after."""
 
@@ -31,7 +32,7 @@ class Stopwatch:
         self._last = time.perf_counter()
         self._first = self._first or self._last
         self._events += data.count(_EVENT_END)
-        self._broken = self._broken or data.startswith(_ERROR_EVENT)
+        self._broken = self._broken or ERROR_EVENT in data
 
     def end(self, *, ok: bool) -> None:
         """Keep the figures; `ok` is False if the version is to blame."""
