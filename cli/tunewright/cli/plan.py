@@ -128,7 +128,7 @@ def refusal(found: dict[str, Any], recipe: Recipe) -> CliError | None:
     if found["fits"]:
         return None
     proposed, there = found["proposed"], found["machine"]["memory"]
-    least = _gb(proposed["memory"]["total"])
+    least = _gb(proposed["memory"]["total"] - proposed["memory"].get("mapped", 0))
     if proposed["processes"] > 1:
         least += f" in each of {proposed['processes']} processes"
     takes = f"takes {least} even with one row at a time, there are {_gb(there)}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from bench.vram_plan import MAPPED, SMALL, h100, make
 from tests.trainer.conftest import TINY_MODEL, letters, set_up, write_dataset
@@ -15,7 +16,7 @@ from tunewright.trainer.fast.planning import _sizes as sizes_of_decoder
 from tunewright.trainer.planning.lengths import Lengths
 from tunewright.trainer.planning.machine import Machine
 from tunewright.trainer.planning.memory import _sizes, footprint, workspace_bytes
-from tunewright.trainer.planning.shapes import read_shape
+from tunewright.trainer.planning.shapes import read_shape, shape_of
 from tunewright.trainer.spec import TrainingSpec
 
 ROOT = Path(__file__).parents[3]
@@ -31,6 +32,25 @@ def test_peaks_of_an_h100_are_met_within_a_tenth_but_for_the_one_row_that_is_tol
 def test_the_results_on_file_are_those_of_the_arithmetic_as_it_is() -> None:
     document = json.loads((ROOT / "bench" / "results" / "vram_plan.json").read_bytes())
     assert document["h100"] == h100(), "run: python -m bench.vram_plan h100 --out bench/results/vram_plan.json"
+
+
+def test_the_peaks_of_a_cpu_on_file_are_met_within_a_tenth_but_for_the_one_run_that_is_told() -> None:
+    rows = json.loads((ROOT / "bench" / "results" / "vram_plan.json").read_bytes())["cpu"][1:]
+    shape = shape_of(
+        {"model_type": "llama", "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 6,
+         "num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 8192, "tie_word_embeddings": True}
+    )  # fmt: skip
+    off = []
+    for row in rows:
+        settings: dict[str, Any] = yaml.safe_load("{" + row["run"] + "}")
+        spec = TrainingSpec.from_mapping({**SMALL, **settings})
+        machine = Machine("cpu", "", 10**12, 4 if "bnb_4bit_compute_dtype" in settings else 2)
+        lengths = Lengths(((512, 4),), (), "a test's", known=True).cut(spec)
+        memory = footprint(shape, spec, lengths, machine).memory
+        assert memory.total / 1e9 == pytest.approx(row["estimate_gb"], abs=0.001), row["run"]
+        if abs(memory.total / 1e9 / row["measured_gb"] - 1) > 0.1:
+            off.append((row["run"], row["measured_gb"]))
+    assert off == [("method: qlora, gradient_checkpointing: False", 1.656)]
 
 
 def test_the_resident_set_of_a_real_training_is_met_within_an_eighth(tmp_path: Path) -> None:

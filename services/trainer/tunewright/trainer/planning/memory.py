@@ -39,6 +39,10 @@ CPU_PROCESS = 610_000_000
 (measured: bench/results/vram_plan.json)."""
 HEAP = 0.4
 """Of activations and head, what glibc's heap holds beside them; bench/results/vram_plan.json has each run's."""
+HEAP_AGAIN = 0.8
+"""The same where layers are computed again, which takes and gives back a layer's blocks for each: 0.7 to 0.9 there."""
+_STORED = 2
+"""Bytes of a weight in a base's file."""
 _FLOAT = 4
 """Bytes of float32."""
 _TILE_TOKENS, _TILE_WORDS = 4096, 32768
@@ -69,6 +73,8 @@ class Memory:
     """The process, or the CUDA context."""
     slack: int = 0
     """What the allocator holds and cannot fill."""
+    mapped: int = 0
+    """Of the base's file, read once and still in RSS: the kernel takes it back where it needs to."""
 
     @property
     def total(self) -> int:
@@ -91,7 +97,7 @@ class Footprint:
     def fits(self, machine: Machine) -> bool:
         """Return True if the machine has room for it."""
         every = self.processes if machine.type == "cpu" else 1
-        return self.memory.total * every <= machine.memory and not self.lacks_host(machine)
+        return (self.memory.total - self.memory.mapped) * every <= machine.memory and not self.lacks_host(machine)
 
     def lacks_host(self, machine: Machine) -> bool:
         """Return True if the machine's RAM is known, and too small for what lies there."""
@@ -142,7 +148,8 @@ def _alone(shape: Shape, spec: TrainingSpec, lengths: Lengths, machine: Machine)
     if machine.type == "cuda":
         memory = replace(memory, fixed=CUDA_CONTEXT, slack=round(memory.total * (1 / FILLED - 1)))
     else:
-        memory = replace(memory, fixed=CPU_PROCESS, slack=round(HEAP * (activations + head)))
+        heap = HEAP_AGAIN if spec.gradient_checkpointing else HEAP
+        memory = replace(memory, fixed=CPU_PROCESS, slack=round(heap * (activations + head)))
     if is_sharded(spec, machine):
         loading = memory.weights + memory.trained + memory.fixed
         weights = memory.weights - _given_up(shape, spec, machine)
@@ -193,7 +200,17 @@ def _static(shape: Shape, spec: TrainingSpec, machine: Machine, parts: Trained, 
         activations=0,
         head=0,
         fixed=0,
+        mapped=_mapped(shape, spec, machine),
     )
+
+
+def _mapped(shape: Shape, spec: TrainingSpec, machine: Machine) -> int:
+    """Return the bytes of weights that were read to be quantised, and stay in RSS on a CPU.
+
+    safetensors maps the file, and what is not quantised (embedding, norms) stays a part of it, so that all pages that
+    were read do: 46 of the 47 MB of the layers' weights in a base of 56 MB. The kernel may take them where it needs to.
+    """
+    return _STORED * shape.linear_weights if spec.method == "qlora" and machine.type == "cpu" else 0
 
 
 def _weights(shape: Shape, spec: TrainingSpec, machine: Machine) -> int:
