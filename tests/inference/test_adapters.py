@@ -194,6 +194,38 @@ def test_a_name_moves_from_one_adapter_to_another_and_back_under_load_and_no_ans
     assert any(said == new for at, _, said in answers if moved < at < back)
 
 
+def test_a_kill_of_the_engine_under_load_costs_answers_under_way_only_and_all_come_back_with_their_own_secrets(
+    adapter_service: ServiceProcess, front: Gateway, served: list[inference_pb2.Deployment], adapters: Adapters
+) -> None:
+    askers = 4
+    _publish(front, "killed", adapters[2][0], 1)
+    answers: list[tuple[float, int, str]] = []
+    with ThreadPoolExecutor(askers) as pool:
+        done = threading.Event()
+        running = [pool.submit(_keep_asking, front, "killed", done, answers, stream=True) for _ in range(askers)]
+        try:
+            time.sleep(1)
+            killed = time.monotonic()
+            for process in adapter_service.engine_processes("VLLM::EngineCore"):
+                process.kill()
+            recovering = adapter_service.wait("keeper-0", "RECOVERING")
+            again = [adapter_service.wait(deployment.name, "READY") for deployment in served[:-1]]
+            time.sleep(2)
+        finally:
+            done.set()
+        for future in running:
+            future.result()
+    assert recovering.endpoint == ""
+    assert recovering.failure.reason == "ENGINE_DIED"
+    assert [_ask(deployment) for deployment in again] == [secret for _, secret in adapters[:-1]]
+    assert again[0].restarts == 1
+    lost = [(at, said) for at, status, said in answers if status != 200 or said != adapters[2][1]]
+    assert len(lost) <= askers, lost
+    assert all(killed - 5 < at for at, _ in lost), "nothing failed before the kill"
+    assert all("server_error" in said for _, said in lost), lost
+    assert sum(at > killed for at, _, _ in answers) > askers, "answers go on by themselves"
+
+
 def _publish(front: Gateway, alias: str, adapter: ArtifactRef, number: int) -> None:
     front.post(f"/v1/aliases/{alias}/versions", {"artifact": str(adapter), "spec": SERVICE_SPEC | SPEC})
     _wait_for(front, alias, number)
@@ -206,19 +238,29 @@ def _wait_for(front: Gateway, alias: str, number: int) -> None:
         time.sleep(0.05)
 
 
-def _keep_asking(front: Gateway, model: str, done: threading.Event, answers: list[tuple[float, int, str]]) -> None:
+def _keep_asking(
+    front: Gateway, model: str, done: threading.Event, answers: list[tuple[float, int, str]], *, stream: bool = False
+) -> None:
     """Ask until it is done; keep when each question was asked, its status, and the secret or the error that came."""
     body = {"model": model, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 7, "temperature": 0}
     with front.client() as client:
         client.timeout = httpx.Timeout(320)
         while not done.is_set():
             at = time.monotonic()
-            answer = client.post("/v1/chat/completions", json=body)
-            answers.append((at, answer.status_code, _content(answer)))
+            answer = client.post("/v1/chat/completions", json=body | {"stream": stream})
+            answers.append((at, answer.status_code, _said(answer.text) if stream else _content(answer)))
 
 
 def _content(answer: httpx.Response) -> str:
     return str(answer.json()["choices"][0]["message"]["content"]) if answer.is_success else answer.text
+
+
+def _said(events: str) -> str:
+    """Return the text of a stream, or the stream itself if it holds an error or has no end."""
+    if "error" in events or "[DONE]" not in events:
+        return events
+    documents = [json.loads(line[6:]) for line in events.splitlines() if line.startswith("data: {")]
+    return "".join(item["choices"][0]["delta"].get("content") or "" for item in documents if item["choices"])
 
 
 def _ask(deployment: inference_pb2.Deployment) -> str:
