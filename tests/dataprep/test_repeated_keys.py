@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.dataprep.preparation import Prepared, prepare
@@ -32,6 +32,7 @@ def prepared(folder: Path, data: bytes, name: str = "raw.jsonl", **settings: obj
     return prepare(folder, data, name=name, duplicates={"near": False}, **settings)
 
 
+@settings(deadline=None)  # other work may share the processors
 @given(value=VALUES, separators=SEPARATORS, ascii_only=st.booleans(), indent=st.none() | st.integers(0, 2))
 def test_a_value_whose_keys_differ_has_no_repeated_key(
     value: Any,  # noqa: ANN401 - any JSON value
@@ -43,6 +44,7 @@ def test_a_value_whose_keys_differ_has_no_repeated_key(
     assert repeated_key(text.encode(), value) is None
 
 
+@settings(deadline=None)  # other work may share the processors
 @given(pairs=st.lists(st.tuples(TEXTS, VALUES), min_size=1, max_size=5), separators=SEPARATORS, wrapped=st.booleans())
 def test_a_key_is_found_where_an_object_has_it_twice_and_only_there(
     pairs: list[tuple[str, Any]],
