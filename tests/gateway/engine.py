@@ -3,7 +3,7 @@
 echo …    the words, one chunk each, a tenth of a second apart
 die       tells after the first chunk that its core died, as vLLM does
 break     ends the connection after the first chunk
-too long  400 as vLLM says it; tools, too warm: likewise, of other things
+too long  400 as vLLM says it; tools, too warm, hot, none of it: likewise, of other things
 busy      429
 slow      waits ten seconds before its headers
 
@@ -19,6 +19,13 @@ from typing import Any
 
 KEY = "key-of-the-engines"
 CHUNK_SECONDS = 0.1
+REFUSALS = {
+    "tools": {"message": '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'},
+    "too warm": {"message": "[{'type': 'less_than_equal', 'loc': ('body', 'temperature'), 'msg': 'too large'}]"},
+    "hot": {"message": "no number", "param": "body.temperature"},
+    "none of it": {"message": "n must be at least 1, got 0."},
+}
+"""As vLLM writes them, several ways."""
 _SLOW_SECONDS = 10.0
 LATE_SECONDS = 0.3
 DEATH = (
@@ -71,12 +78,8 @@ class _Handler(BaseHTTPRequestHandler):
         if told == "too long":
             text = "This model's maximum context length is 512 tokens. However, you requested 900 tokens."
             self._json(400, {"error": {"message": text, "type": "BadRequestError", "param": None, "code": 400}})
-        elif told == "tools":
-            text = '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'
-            self._json(400, {"error": {"message": text, "type": "BadRequestError", "param": None, "code": 400}})
-        elif told == "too warm":
-            text = "[{'type': 'less_than_equal', 'loc': ('body', 'temperature'), 'msg': 'too large'}]"
-            self._json(400, {"error": {"message": text, "type": "Bad Request", "param": None, "code": 400}})
+        elif told in REFUSALS:
+            self._json(400, {"error": {"type": "BadRequestError", "code": 400, "param": None, **REFUSALS[told]}})
         elif told == "busy":
             self._json(429, {"error": {"message": "busy", "type": "TooManyRequests", "param": None, "code": 429}})
         elif told == "slow":

@@ -96,6 +96,8 @@ def test_an_engine_that_breaks_off_is_told_inside_the_stream(gateway: Gateway, m
         ("too long", 400, "context_length_exceeded", "invalid_request_error", None),
         ("tools", 400, None, "invalid_request_error", "tools"),
         ("too warm", 400, None, "invalid_request_error", "temperature"),
+        ("hot", 400, None, "invalid_request_error", "temperature"),
+        ("none of it", 400, None, "invalid_request_error", "n"),
         ("busy", 429, None, "rate_limit_error", None),
     ],
 )

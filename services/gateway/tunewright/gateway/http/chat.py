@@ -37,6 +37,7 @@ _SSE = "text/event-stream"
 _CHECKPOINT_SECONDS = 120.0
 """Longest wait for a checkpoint's adapter, and for an engine of its base where none runs."""
 _CHECKPOINT_POLL_SECONDS = 0.5
+_BOUND = re.compile(r"(\w+) must be ")
 _LOCATION = re.compile(r"'loc': \('body', '(\w+)'")
 _NAMED = {"tool choice": "tools", "tool-call-parser": "tools", "response_format": "response_format"}
 """Words of the engine's refusals that come without a field → the field that they are about."""
@@ -311,13 +312,14 @@ async def _engine_error(answer: EngineAnswer) -> JSONResponse:
         code = "context_length_exceeded"
     kind = found["type"] if str(found.get("type", "")).endswith("_error") else type_of_status(status)
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if status in {429, 503} else {}
-    param = found.get("param") if isinstance(found.get("param"), str) else _field_in(message)
+    told = found.get("param")
+    param = told.removeprefix("body.") if isinstance(told, str) else _field_in(message)
     return JSONResponse(error_object(message, kind, param, code), status, headers)
 
 
 def _field_in(message: str) -> str | None:
     """Return the field that the engine's validation names: `'loc': ('body', 'temperature')`."""
-    found = _LOCATION.search(message)
+    found = _LOCATION.search(message) or _BOUND.match(message)
     if found:
         return found[1]
     return next((field for words, field in _NAMED.items() if words in message.lower()), None)
