@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tests.dataprep.preparation import pair, prepare
 from tunewright.chassis.errors import InvalidData
-from tunewright.dataprep.shapes import Recognition, Shape, Shaper
+from tunewright.dataprep.shapes import Recognition, Shape
+from tunewright.dataprep.shaping import Shaper
 
 
 def chat(*turns: tuple[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from tunewright.dataprep.kinds import RowKind, body_of, messages_of
 from tunewright.dataprep.parts import Parts
 from tunewright.dataprep.pii.masking import mask, mask_json
 from tunewright.dataprep.problems import RowError
-from tunewright.dataprep.shapes import Recognition, Shape, Shaper, uses_tools
+from tunewright.dataprep.shapes import Recognition, Shape, uses_tools
+from tunewright.dataprep.shaping import Shaper
 from tunewright.dataprep.spec import DataprepSpec, Pii
 
 NO_NEAR = {"near": False}

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from tunewright.dataprep.problems import RowError
 from tunewright.dataprep.readers import Source, examine, read_lines
 from tunewright.dataprep.repeated_lines import find_repeated
-from tunewright.dataprep.shapes import Recognition, Shaper
+from tunewright.dataprep.shapes import Recognition
+from tunewright.dataprep.shaping import Shaper
 
 LOOKED_AT_BYTES = 32 << 20
 """Of each upload, at most."""

@@ -28,7 +28,8 @@ from tunewright.dataprep.parts import ASSISTANT, CHOSEN, REJECTED, TEXT, Parts
 from tunewright.dataprep.problems import RowError
 from tunewright.dataprep.readers import Line, Source, pieces
 from tunewright.dataprep.rows import Facts
-from tunewright.dataprep.shapes import Message, Recognition, Shaper
+from tunewright.dataprep.shapes import Message, Recognition
+from tunewright.dataprep.shaping import Shaper
 from tunewright.dataprep.spec import DataprepSpec
 from tunewright.dataprep.splitting import place
 from tunewright.dataprep.tally import Counts, Shown

@@ -15,7 +15,8 @@ from tunewright.dataprep.contamination.table import Table, TestRows, build
 from tunewright.dataprep.parts import Parts
 from tunewright.dataprep.problems import RowError
 from tunewright.dataprep.readers import Source, examine
-from tunewright.dataprep.shapes import Message, Shaper, recognise
+from tunewright.dataprep.shapes import Message, recognise
+from tunewright.dataprep.shaping import Shaper
 from tunewright.dataprep.spec import DataprepSpec
 from tunewright.dataprep.uploads import Files
 
