@@ -138,14 +138,27 @@ class AdapterDeployment:
             self._tell(detail="fetching the adapter")
             assert wanted.adapter_ref is not None  # noqa: S101 - what this class is for
             self._adapter = self._files.enter_context(self._workshop.prepare_adapter(wanted.adapter_ref))
-        if self._host is None:
-            self._host = self._hosts.join(wanted, self._adapter, self._poke)
-        engine = self._host.deployment.engine
+        host = self._host or self._join_host(wanted, self._adapter)
+        if host is None:
+            return
+        engine = host.deployment.engine
         if engine is None:
             self._engine = None
-            self._follow(self._host.deployment.status)
+            self._follow(host.deployment.status)
         elif engine is not self._engine:
-            self._load(engine, self._host, self._adapter)
+            self._load(engine, host, self._adapter)
+
+    def _join_host(self, wanted: Wanted, adapter: Adapter) -> Host | None:
+        """Return the engine to load it on; None if it was undeployed meanwhile: then no engine and no file stays."""
+        host = None if self._stopped else self._hosts.join(wanted, adapter, self._poke)
+        with self._lock:
+            if not self._stopped:
+                self._host = host
+                return host
+        if host is not None:
+            self._hosts.leave(host, self._poke)
+        self._files.close()
+        return None
 
     def _follow(self, host: Status) -> None:
         """Stand as the engine stands."""
