@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from tunewright.dataprep.excerpts import excerpt
 from tunewright.dataprep.guards import DIGITS
-from tunewright.dataprep.pii import finding
+from tunewright.dataprep.json_texts import is_json
+from tunewright.dataprep.pii import finding, masking
 from tunewright.dataprep.pii.finding import KINDS, find
 from tunewright.dataprep.pii.masking import PLACEHOLDERS, mask
 from tunewright.dataprep.rules import apply
@@ -180,3 +181,18 @@ def test_a_report_shows_nothing_that_escapes_hide() -> None:
     shown = excerpt('{"body": "Call\\n13912345678", "n": "safe\\ntext"}')
     assert "139" not in shown
     assert "safe" in shown
+
+
+def test_a_long_document_is_not_parsed_for_each_of_its_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"phone": 13812345678 + number, "note": f'say "call" +86 138 1234 {number:04d}\\'} for number in range(300)]
+    parsed = []
+
+    def counting(text: str) -> bool:
+        parsed.append(len(text))
+        return is_json(text)
+
+    monkeypatch.setattr(masking, "is_json", counting)
+    masked = masking.mask_json(json.dumps(rows), Pii())
+    assert masked.kinds == {"phones": 600}
+    assert json.loads(masked.text) == [{"phone": "[PHONE]", "note": 'say "call" [PHONE]\\'}] * 300
+    assert len(parsed) < 20

@@ -149,15 +149,11 @@ def train(spec: TrainingSpec, inputs: Mapping[str, Path], output_dir: Path, repo
     model = trainer.model
     _take_best(trainer, report)
 
+    rows = ([example.row for example in part.examples] for part in (held_out, train))
     golden = golden_answers(
-        model,
-        Encoder(tokenizer, end_ids, spec.max_length),
-        [example.row for example in held_out.examples],
-        [example.row for example in train.examples],
-        device=device,
-        end_ids=end_ids,
-        pad_id=tokenizer.pad_token_id,
-    )
+        model, Encoder(tokenizer, end_ids, spec.max_length), *rows,
+        device=device, end_ids=end_ids, pad_id=tokenizer.pad_token_id,
+    )  # fmt: skip
     if group.current().rank:
         return None  # it was needed up to here: all gather each layer together
     identity = base_identity(inputs["base"], report.runtime)

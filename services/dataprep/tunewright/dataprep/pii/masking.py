@@ -4,14 +4,16 @@ A text that is JSON stays JSON: where a placeholder would break it, its strings 
 that would be the same once masked are numbered, so that no value is lost.
 """
 
+import bisect
 import itertools
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tunewright.dataprep import scanning
 from tunewright.dataprep.json_texts import is_json, keys_of, replace_values
-from tunewright.dataprep.pii.finding import KINDS, find
+from tunewright.dataprep.pii.finding import KINDS, Found, find
 from tunewright.dataprep.spec import Pii
 
 PLACEHOLDERS = {
@@ -31,6 +33,10 @@ WORDS = {
     "national_ids": "Identity numbers (China by checksum; United States)",
     "secrets": "Keys, tokens, passwords in URLs, private keys",
 }
+
+
+_LITERAL = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+"""A string of JSON with its quotes."""
 
 
 class Masked(NamedTuple):
@@ -82,13 +88,36 @@ def _mask_within(text: str, pii: Pii, flags: int) -> Masked:
     kinds.update(found)
     if found:
         flags = scanning.scan_one(text)
-    for one in reversed([place for place in find(text, flags) if getattr(pii, place.kind) != "keep"]):
-        changed = text[: one.start] + PLACEHOLDERS[one.kind] + text[one.end :]
-        if is_json(changed):
-            text = changed
-            kinds[one.kind] += 1
+    literals = [match.span() for match in _LITERAL.finditer(text)]
+    begins = [begin for begin, _ in literals]
+    # What lies outside of literals is a number or a word of JSON, for which no placeholder can stand.
+    found_places = [one for one in find(text, flags) if getattr(pii, one.kind) != "keep"]
+    places = [one for one in found_places if _meets_literal(one, literals, begins)]
+    together = _put(text, places)
+    if is_json(together):  # all at once: to look at the whole document for each would take for ever in a long one
+        text = together
+        kinds.update(one.kind for one in places)
+    else:
+        for one in reversed(places):
+            changed = _put(text, [one])
+            if is_json(changed):
+                text = changed
+                kinds[one.kind] += 1
     inside = _mask_values(text, pii)
     return Masked(inside.text, {} if inside.drop else _added(kinds, inside.kinds), inside.drop)
+
+
+def _put(text: str, places: Sequence[Found]) -> str:
+    """Return a text with placeholders at places, which are in order and apart."""
+    for one in reversed(places):
+        text = text[: one.start] + PLACEHOLDERS[one.kind] + text[one.end :]
+    return text
+
+
+def _meets_literal(place: Found, literals: Sequence[tuple[int, int]], begins: Sequence[int]) -> bool:
+    """Return True if a place shares a character with one of the literals of a JSON document, which are in order."""
+    last = bisect.bisect_left(begins, place.end) - 1
+    return last >= 0 and literals[last][1] > place.start
 
 
 def _number_keys(text: str, pii: Pii) -> tuple[str, dict[str, int]]:

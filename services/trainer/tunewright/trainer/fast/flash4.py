@@ -7,6 +7,7 @@ it is young. So it is tried on a few tokens before a run relies on it. Knows no 
 
 import importlib
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -17,8 +18,8 @@ _MODULE = "flash_attn.cute"
 _CAPABILITIES = (9, 10)
 """Hopper and Blackwell of data centres."""
 _WIDEST_HEAD = 128
-_TRIED = (24, 40)
-"""Tokens of the documents that it is tried on."""
+_TRIED = (24, 300, 700)
+"""Tokens of the documents that it is tried on: less than a tile of its kernels, and several."""
 _NEAR = 2e-2
 """How far it may be from torch's attention there, as a share of the norm: bfloat16 has 8 bits."""
 
@@ -69,11 +70,10 @@ def flash4(device: torch.device, queries: int, keys: int, width: int) -> tuple[F
         return None, "FlashAttention 4 is for GPUs"
     if torch.cuda.get_device_capability(device)[0] not in _CAPABILITIES or width > _WIDEST_HEAD:
         return None, "FlashAttention 4 does not know this GPU, or heads of this width"
-    try:
-        found = Flash4Attention(importlib.import_module(_MODULE).flash_attn_varlen_func)
-    except (ImportError, AttributeError):
+    if find_spec(_MODULE.partition(".")[0]) is None:
         return None, f"{_MODULE} is not installed"
     try:
+        found = Flash4Attention(importlib.import_module(_MODULE).flash_attn_varlen_func)
         off = _apart(found, device, queries, keys, width)
     except Exception as error:  # noqa: BLE001 - whatever a compiler throws: torch's attention is there
         return None, f"FlashAttention 4 failed on its trial: {type(error).__name__}: {error}"[:300]
