@@ -79,7 +79,7 @@ def test_odd_rows_are_survived_each_counted_or_kept(tmp_path: Path) -> None:
     deep = '{"instruction": ' + "[" * 3000 + "]" * 3000 + ', "output": "x"}'
     rows: list[Any] = [
         *(pair(f"question {number}", "fine") for number in range(20)),
-        '{"instruction": "first", "instruction": "second", "output": "the last key counts"}',
+        '{"instruction": "first", "instruction": "second", "output": "which of the two?"}',
         '{"instruction": "nul", "output": "a\\u0000b"}',
         '{"instruction": "raw nul", "output": "a\x00b"}',
         '{"instruction": "lone surrogate", "output": "\\ud800"}',
@@ -87,9 +87,8 @@ def test_odd_rows_are_survived_each_counted_or_kept(tmp_path: Path) -> None:
         pair("long", "x" * 50_000),
     ]
     result = prepare(tmp_path, rows, max_invalid_fraction=0.5)
-    assert result.manifest.metrics["dropped"] == {"invalid_json": 3, "too_long": 1}
-    assert result.answers()[-2:] == ["the last key counts", "ab"]
-    assert result.rows[-2]["messages"][0]["content"] == "second"
+    assert result.manifest.metrics["dropped"] == {"duplicate_key": 1, "invalid_json": 3, "too_long": 1}
+    assert result.answers()[-2:] == ["fine", "ab"]
 
 
 def test_a_line_of_60_megabytes_is_read_and_dropped_for_its_length(tmp_path: Path) -> None:
