@@ -20,6 +20,7 @@ from pyarrow import parquet
 from ray.cluster_utils import Cluster
 
 from tests.dataprep.preparation import FILES, Recorder, digests, pair, to_jsonl
+from tests.ray_cluster import started
 from tunewright.artifacts import Manifest
 from tunewright.chassis.errors import Interrupted, InvalidData, InvalidSpec, Refused, Unavailable
 from tunewright.chassis.spec import job_id
@@ -50,7 +51,7 @@ def cluster() -> Iterator[Cluster]:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         node = {"num_cpus": 1, "object_store_memory": STORE_BYTES, "include_dashboard": False}
-        found = Cluster(initialize_head=True, head_node_args={**node, "_system_config": SYSTEM})
+        found = started(node, _system_config=SYSTEM)
         for _ in range(2):
             found.add_node(wait=True, **node)
         patch.setenv("TUNEWRIGHT_RAY_ADDRESS", found.address)

@@ -11,6 +11,7 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
+from tests.ray_cluster import started
 from tests.trainer.conftest import TINY_MODEL, letters, train, write_dataset
 from tests.trainer.ranks.test_local import SPEC, assert_alike
 from tests.trainer.reporting import Recorder
@@ -33,7 +34,7 @@ def cluster() -> Iterator[Cluster]:
         }.items():
             patch.setenv(name, value)
         node = {"num_cpus": 2, "object_store_memory": 80 << 20, "include_dashboard": False}
-        found = Cluster(initialize_head=True, head_node_args=node)
+        found = started(node)
         patch.setenv("TUNEWRIGHT_RAY_ADDRESS", found.address)
         yield found
         found.shutdown()  # type: ignore[no-untyped-call]
