@@ -15,6 +15,8 @@ import sqlalchemy as sa
 
 from tunewright.chassis.errors import Cancelled, Conflict, NotFound, OutOfResources, TunewrightError
 from tunewright.gateway.database import EVENTS, RUNS, STAGES, Database
+from tunewright.gateway.keys import DEFAULT_PROJECT
+from tunewright.gateway.owners import NAME, claim
 
 
 class RunState(StrEnum):
@@ -62,12 +64,20 @@ class Journal:
         self._database = database
 
     def create(
-        self, run_id: str, *, name: str, owner: str, recipe: Mapping[str, Any], stages: Sequence[str], limit: int
+        self,
+        run_id: str,
+        *,
+        name: str,
+        owner: str,
+        recipe: Mapping[str, Any],
+        stages: Sequence[str],
+        limit: int,
+        project: str = DEFAULT_PROJECT,
     ) -> bool:
-        """Add a run; return False if it is there already with the same recipe.
+        """Add a run; return False if it is there already with the same recipe. Its name is the project's from then on.
 
         Raises:
-            Conflict: an unfinished run has this name, or the id was used for another recipe.
+            Conflict: the name is another project's or an unfinished run's, or the id was used for another recipe.
             OutOfResources: `limit` runs are unfinished.
         """
         text = json.dumps(recipe, sort_keys=True)
@@ -77,6 +87,7 @@ class Journal:
                 if known != text:
                     raise Conflict("this Idempotency-Key was used for another recipe", remedy="Use a new one.")
                 return False
+            claim(connection, NAME, name, project, owner)
             unfinished = connection.execute(
                 sa.select(RUNS.c.id, RUNS.c.name).where(RUNS.c.state.in_(_UNFINISHED))
             ).all()

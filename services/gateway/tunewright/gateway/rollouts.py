@@ -17,6 +17,8 @@ from tunewright.chassis.records import ref_to_proto
 from tunewright.gateway import merging, stages
 from tunewright.gateway.canary import Rules, Verdict, judge
 from tunewright.gateway.clients import Room, Rooms
+from tunewright.gateway.keys import KeyRecord
+from tunewright.gateway.owners import taken
 from tunewright.gateway.recipe import NAME, spec_message
 from tunewright.gateway.routing import Routes
 from tunewright.gateway.traffic import Traffic
@@ -28,10 +30,15 @@ _IDLE_SECONDS = 1.0
 _SETTLE_SECONDS = 2.5
 """Every gateway has looked the routes up again by then; only then is a version that lost its traffic drained."""
 _DRAIN_SECONDS = 120.0
+_STOPPED = inference_pb2.DEPLOYMENT_STATE_STOPPED
 _RULES = Cause(who="canary rules")
 _ROLLOUT = Cause(who="rollout")
 
 _log = logging.getLogger(__name__)
+
+
+class _NotOurs(Conflict):
+    """What stands under the name of a version's deployment is not that version."""
 
 
 class Rollouts:
@@ -62,13 +69,14 @@ class Rollouts:
         weight: float,
         rules: Mapping[str, Any],
         cause: Cause,
+        key: KeyRecord,
     ) -> Version:
         """File a new version of a public name: a model, or an adapter on the base it was trained on.
 
         Raises:
             InvalidSpec: a wrong name, weight, rule, setting or kind of artifact.
             NotFound: the store has no such artifact.
-            Conflict: the name has a candidate already.
+            Conflict: the name is another project's, its next deployment's name is taken, or it has a candidate already.
         """
         _check(alias, weight)
         Rules.of(rules)
@@ -85,6 +93,8 @@ class Rollouts:
             weight=weight,
             rules=rules,
             cause=cause,
+            key=key,
+            standing={item.name for item in self._rooms.deployments() if item.state != _STOPPED},
         )
         self._wake.set()
         return found
@@ -185,6 +195,8 @@ class Rollouts:
         for version in live:
             try:
                 self._look(version)
+            except _NotOurs as error:
+                self._fail(version, error.message, live=False)
             except Unavailable as error:
                 self.versions.tell(version, f"waiting: {error.message}")
             except TunewrightError as error:
@@ -226,12 +238,18 @@ class Rollouts:
         return self._merge_reasons[adapter]
 
     def _deployed(self, request: inference_pb2.DeployRequest) -> inference_pb2.Deployment:
-        """Return a version's deployment as it stands; it is asked for if there is none yet, or none any more."""
+        """Return a version's deployment as it stands; it is asked for if there is none yet, or none any more.
+
+        Raises:
+            _NotOurs: something else is served under its name.
+        """
         try:
             found = self._rooms.deployment(request.name)
         except NotFound:
-            found = inference_pb2.Deployment(state=inference_pb2.DEPLOYMENT_STATE_STOPPED)
-        if found.state != inference_pb2.DEPLOYMENT_STATE_STOPPED:
+            found = inference_pb2.Deployment(state=_STOPPED)
+        if found.state != _STOPPED:
+            if found.model != request.model or found.adapter != request.adapter:
+                raise _NotOurs(taken(request.name).message + ": something else is deployed under it")
             return found
         return self._rooms.call(Room.INFERENCE, self._rooms.inference.Deploy, request).deployment
 
@@ -278,11 +296,12 @@ class Rollouts:
         elif verdict is Verdict.PASS and not (before or "").startswith(Verdict.PASS.value):
             self.versions.note(version.alias, "passed", version.number, cause, data)
 
-    def _fail(self, version: Version, why: str) -> None:
+    def _fail(self, version: Version, why: str, *, live: bool = True) -> None:
+        """Give a version up; unless `live`, its deployment is not its own and is left alone."""
         cause = Cause(who="rollout", why=why)
         if version.state in GONE:
             return
-        self.versions.change(version, VersionState.FAILED, cause, "failed", detail=why)
+        self.versions.change(version, VersionState.FAILED, cause, "failed", detail=why, live=live)
         self._moved()
         serving = self._serving(version.alias)
         if serving is not None:  # it may have been stopped to make room for the one that failed

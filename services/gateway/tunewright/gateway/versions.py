@@ -8,7 +8,7 @@ engine and no rule: `rollouts.py` moves versions, `canary.py` judges them.
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -17,6 +17,8 @@ import sqlalchemy as sa
 
 from tunewright.chassis.errors import Conflict, NotFound
 from tunewright.gateway.database import ALIASES, CHANGES, VERSIONS, Database
+from tunewright.gateway.keys import KeyRecord
+from tunewright.gateway.owners import DEPLOYMENT, NAME, alias_id, claim, claim_for_run, taken
 
 ALL_TRAFFIC = 100.0
 """Weights are percent."""
@@ -115,13 +117,27 @@ class Versions:
         weight: float,
         rules: Mapping[str, Any],
         cause: Cause,
+        key: KeyRecord,
+        standing: Collection[str] = (),
     ) -> Version:
-        """File a version that is to be brought up.
+        """File a version that is to be brought up; from then on, the name and its deployment are the key's project's.
+
+        Args:
+            alias: the public name.
+            model: reference of the model, or of the adapter's base.
+            adapter: reference of the adapter, if it is one.
+            spec: the recipe's `deployment` section.
+            weight: percent of the traffic once it answers.
+            rules: what a canary is judged by.
+            cause: who wants it, and why.
+            key: whose the version is.
+            standing: names of the deployments there are; the new version's own may not be among them.
 
         Raises:
-            Conflict: the name has a candidate already.
+            Conflict: the name or its deployment's is another's, or the name has a candidate already.
         """
         with self._database.write() as connection:
+            claim(connection, NAME, alias, key.project, key.id)
             mine = sa.select(VERSIONS).where(VERSIONS.c.alias == alias).order_by(VERSIONS.c.number)
             rows = connection.execute(mine).all()
             for row in rows:
@@ -131,6 +147,9 @@ class Versions:
                         remedy="Promote it or roll it back first.",
                     )
             number = rows[-1].number + 1 if rows else 1
+            if f"{alias}-v{number}" in standing:
+                raise taken(f"{alias}-v{number}")
+            claim(connection, DEPLOYMENT, f"{alias}-v{number}", key.project, key.id)
             now = time.time()
             values = {
                 "alias": alias,
@@ -165,8 +184,13 @@ class Versions:
     def adopt(
         self, alias: str, deployment: str, model: str, spec: Mapping[str, Any], cause: Cause, run_id: str
     ) -> None:
-        """Give all traffic to a deployment that stands already; harmless if it has it."""
+        """Give all traffic to a deployment that stands already; harmless if it has it.
+
+        Raises:
+            Conflict: the name is not of the project whose run this is.
+        """
         with self._database.write() as connection:
+            claim_for_run(connection, alias, run_id)
             rows = connection.execute(sa.select(VERSIONS).where(VERSIONS.c.alias == alias)).all()
             known = next((row for row in rows if row.deployment == deployment), None)
             if known is not None and known.state == VersionState.SERVING:
@@ -289,11 +313,6 @@ def _still(connection: sa.Connection, version: Version, states: tuple[VersionSta
     return found in states
 
 
-def owner(alias: str) -> str:
-    """Return what stands for the run of a name that no run made: whose it is, is noted under this."""
-    return f"alias:{alias}"
-
-
 def _serve(connection: sa.Connection, alias: str, number: int, run_id: str | None = None) -> None:
     now = time.time()
     others = (VERSIONS.c.alias == alias, VERSIONS.c.number != number)
@@ -307,7 +326,7 @@ def _serve(connection: sa.Connection, alias: str, number: int, run_id: str | Non
     changed = connection.execute(ALIASES.update().where(ALIASES.c.name == alias).values(**pointed))
     if changed.rowcount == 0:
         connection.execute(
-            ALIASES.insert().values(**{"name": alias, "created_at": now, "run_id": owner(alias), **pointed})
+            ALIASES.insert().values(**{"name": alias, "created_at": now, "run_id": alias_id(alias), **pointed})
         )
 
 

@@ -40,12 +40,6 @@ class RunViews:
             raise NotFound(f"no run has the id {run_id!r}", remedy="GET /v1/runs lists the runs there are.")
         return found[0]
 
-    def name_is_of_another(self, name: str, project: str) -> bool:
-        """Return True if another project has a run of this name."""
-        query = sa.select(RUNS.c.id).where(RUNS.c.name == name, sa.not_(is_of(project))).limit(1)
-        with self._database.read() as connection:
-            return connection.execute(query).first() is not None
-
     def made(self, project: str) -> set[str]:
         """Return the references of all that the project's runs have made."""
         return self._results(is_of(project))

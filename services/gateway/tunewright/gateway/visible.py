@@ -14,9 +14,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tunewright.gateway.database import JOBS, RUNS, STAGES, Database
+from tunewright.gateway.database import ALIASES, JOBS, RUNS, STAGES, Database
+from tunewright.gateway.journal import RunState
 from tunewright.gateway.keys import DEFAULT_PROJECT
-from tunewright.gateway.owners import DEPLOYMENT, RUN, Owners
+from tunewright.gateway.owners import DEPLOYMENT, NAME, RUN, Owners
 from tunewright.gateway.routing import ModelNotFound, Route, Routes, Served
 
 _FRESH_SECONDS = 1.0
@@ -106,17 +107,32 @@ class VisibleModels:
         projects = self._projects_of_deployments(self._owners.all(RUN)).get(deployment, {DEFAULT_PROJECT})
         return project in projects
 
+    def used_by_another(self, project: str, deployment: str) -> bool:
+        """Return True if another project deployed it, or an unfinished run or a public name of another has it."""
+        if self._owners.all(DEPLOYMENT).get(deployment, project) != project:
+            return True
+        named = sa.and_(RUNS.c.state == RunState.SUCCEEDED.value, RUNS.c.name.in_(sa.select(ALIASES.c.name)))
+        under_way = RUNS.c.state.not_in([state.value for state in RunState if state.terminal])
+        query = (
+            sa.select(RUNS.c.id)
+            .join(STAGES, RUNS.c.id == STAGES.c.run_id)
+            .where(STAGES.c.deployment == deployment, sa.or_(named, under_way))
+        )
+        runs = self._owners.all(RUN)
+        with self._database.read() as connection:
+            return any(runs.get(run, DEFAULT_PROJECT) != project for run in connection.execute(query).scalars())
+
     def resolve(self, project: str, model: str, user: str = "") -> Route:
         """Return where a project's model answers for one of its users. Raises ModelNotFound, Unavailable."""
         return replace(self._routes.resolve(self.get(project, model).served.name, user), model=model)
 
     def _read(self, table: dict[str, Served]) -> _Snapshot:
-        runs = self._owners.all(RUN)
-        projects = self._projects_of_deployments(runs)
+        owners = self._owners.all(NAME)
+        projects = self._projects_of_deployments(self._owners.all(RUN))
         names: dict[str, dict[str, Visible]] = defaultdict(dict)
         behind = {served.deployment.name for served in table.values() if served.alias is not None}
         for name, served in table.items():
-            mine = {runs.get(served.alias.run_id, DEFAULT_PROJECT)} if served.alias else projects.get(name, set())
+            mine = {owners.get(name, DEFAULT_PROJECT)} if served.alias else projects.get(name, set())
             for project in mine or {DEFAULT_PROJECT}:
                 listed = served.alias is not None or name not in behind
                 names[project][name] = Visible(name=name, served=served, listed=listed)

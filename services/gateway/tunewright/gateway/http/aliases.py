@@ -12,10 +12,10 @@ from tunewright.chassis.errors import InvalidSpec, NotFound, Violation
 from tunewright.gateway.canary import Rules
 from tunewright.gateway.http.artifacts import sees
 from tunewright.gateway.http.auth import AdminKey, AnyKey, TrainKey
+from tunewright.gateway.http.models import check_name
 from tunewright.gateway.http.state import State, state_of
 from tunewright.gateway.keys import KeyRecord
-from tunewright.gateway.owners import DEPLOYMENT, RUN
-from tunewright.gateway.versions import ALL_TRAFFIC, Cause, Version, VersionState, owner
+from tunewright.gateway.versions import ALL_TRAFFIC, Cause, Version, VersionState
 
 router = APIRouter(prefix="/v1/aliases", tags=["aliases"])
 
@@ -66,7 +66,7 @@ async def list_aliases(request: Request, key: AnyKey) -> dict[str, Any]:
     """List the public names that have a version."""
     state = state_of(request)
     names = await run_in_threadpool(state.rollouts.versions.aliases)
-    data = [await run_in_threadpool(_alias, state, name) for name in names if _project(state, name) == key.project]
+    data = [await run_in_threadpool(_alias, state, name) for name in names if state.owners.of_name(name) == key.project]
     return {"object": "list", "data": data, "has_more": False}
 
 
@@ -99,11 +99,12 @@ async def deploy(request: Request, alias: str, body: Deploy, key: TrainKey) -> J
 def file_version(state: State, key: KeyRecord, alias: str, body: Deploy) -> Version:
     """File a new version of a project's name. Raises TunewrightError."""
     check_project(state, alias, key)
+    check_name(state, alias, key)
     artifact, base = _ref("artifact", body.artifact), _ref("base", body.base) if body.base else None
     for ref in (artifact, base):
         if ref is not None and not sees(state, key.project, ref):
             raise NotFound(f"no artifact {ref}")
-    version = state.rollouts.deploy(
+    return state.rollouts.deploy(
         alias,
         artifact,
         base=base,
@@ -111,10 +112,8 @@ def file_version(state: State, key: KeyRecord, alias: str, body: Deploy) -> Vers
         weight=body.weight,
         rules=body.rules,
         cause=Cause(who=f"key {key.name}", why=body.why),
+        key=key,
     )
-    state.owners.note(RUN, owner(alias), key)
-    state.owners.note(DEPLOYMENT, version.deployment, key)
-    return version
 
 
 @router.post("/{alias}/promote")
@@ -147,17 +146,9 @@ async def undeploy(
     return {"id": alias, "object": "alias", "deleted": True}
 
 
-def _project(state: State, alias: str) -> str | None:
-    """Return whose name it is, None if nobody's."""
-    found = state.aliases.all().get(alias)
-    if found is not None:
-        return state.owners.project(RUN, found.run_id)
-    return state.owners.project(RUN, owner(alias)) if state.rollouts.versions.of(alias) else None
-
-
 def check_project(state: State, alias: str, key: KeyRecord) -> None:
     """Let a project see its own names only. Raises NotFound."""
-    if _project(state, alias) not in {None, key.project}:
+    if state.owners.of_name(alias) not in {None, key.project}:
         raise NotFound(f"no model is called {alias!r}", remedy="GET /v1/aliases lists the names there are.")
 
 

@@ -1,5 +1,6 @@
 """/v1/models and /v1/deployments: what is served, under which names, and by which engines."""
 
+import re
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -16,14 +17,16 @@ from tunewright.gateway.http.artifacts import sees
 from tunewright.gateway.http.auth import AdminKey, AnyKey, TrainKey
 from tunewright.gateway.http.errors import Forbidden
 from tunewright.gateway.http.state import State, state_of
-from tunewright.gateway.keys import KeyRecord
-from tunewright.gateway.owners import DEPLOYMENT
+from tunewright.gateway.keys import KeyRecord, Scope
+from tunewright.gateway.owners import DEPLOYMENT, taken
 from tunewright.gateway.recipe import NAME, spec_message
 from tunewright.gateway.versions import Cause
 from tunewright.gateway.visible import Visible
 from tunewright.v1 import inference_pb2
 
 router = APIRouter(tags=["models"])
+_OF_A_NAME = re.compile(r"-(v[0-9]+|base|[0-9a-f]{12})$")
+"""What the deployments behind a public name have after it: a version, the run's base, the run's model."""
 
 
 class CreateDeployment(BaseModel):
@@ -57,7 +60,10 @@ async def retrieve_model(request: Request, model: str, key: AnyKey) -> dict[str,
 
 @router.delete("/v1/models/{model:path}")
 async def delete_model(request: Request, model: str, key: TrainKey) -> dict[str, Any]:
-    """Delete a tuned model: its name is gone, and its engine stops. A base cannot be deleted."""
+    """Delete a tuned model: its name is gone, and its engine stops. A base cannot be deleted.
+
+    What is no fine-tuning job's model is a public name as under /v1/aliases, and wants an admin's key as there.
+    """
     await run_in_threadpool(_delete_model, state_of(request), key, model)
     return {"id": model, "object": "model", "deleted": True}
 
@@ -95,6 +101,11 @@ async def delete_deployment(request: Request, name: str, key: AdminKey) -> dict[
     """Stop a deployment; with an alias, the alias goes too."""
     state = state_of(request)
     target = await _behind(state, name, key.project)
+    if await run_in_threadpool(state.models.used_by_another, key.project, target):
+        raise Conflict(
+            f"{name!r} is in use by another project",
+            remedy="It can be stopped once that has no run and no model on it.",
+        )
     await run_in_threadpool(_forget_alias, state, name, key)
     deployment = await run_in_threadpool(state.rooms.undeploy, target)
     state.models.forget()
@@ -102,6 +113,8 @@ async def delete_deployment(request: Request, name: str, key: AdminKey) -> dict[
 
 
 def _forget_alias(state: State, name: str, key: KeyRecord) -> None:
+    if state.owners.of_name(name) not in {None, key.project}:
+        return  # a deployment of ours that is called as another project's name
     versions = state.rollouts.versions
     if versions.of(name):
         versions.close(name, Cause(who=f"key {key.name}", why="its deployment was deleted"))
@@ -126,6 +139,11 @@ def _delete_model(state: State, key: KeyRecord, name: str) -> None:
         raise Forbidden(
             f"The model {name!r} cannot be deleted: only a tuned model can.", remedy="DELETE its deployment."
         )
+    if job is None and not key.may(Scope.ADMIN):
+        raise Forbidden(
+            "You have insufficient permissions for this operation. Missing scope: admin.",
+            remedy="Use a key made with `--scope admin`.",
+        )
     if job is not None:
         state.jobs.model_deleted(job.id)
         state.checkpoints.stop(job.id)
@@ -136,6 +154,21 @@ def _delete_model(state: State, key: KeyRecord, name: str) -> None:
         pass  # stopped already
     finally:
         state.models.forget()
+
+
+def check_name(state: State, name: str, key: KeyRecord) -> None:
+    """Refuse a name that is another project's, or under which something of another project is deployed.
+
+    Raises:
+        Conflict: it is taken.
+        Unavailable: inference is down.
+    """
+    stem = _OF_A_NAME.sub("", name)
+    if any(state.owners.of_name(known) not in {None, key.project} for known in (name, stem)):
+        raise taken(name)
+    standing = any(item.name == name for item in state.rooms.deployments())
+    if standing and not state.models.owns(key.project, name):
+        raise taken(name)
 
 
 def _deploy(state: State, body: CreateDeployment, key: KeyRecord) -> inference_pb2.Deployment:
@@ -149,9 +182,7 @@ def _deploy(state: State, body: CreateDeployment, key: KeyRecord) -> inference_p
             raise NotFound(
                 f"the object store holds no artifact {ref}", violations=[Violation(field, "unknown artifact")]
             )
-    taken = any(item.name == body.name for item in state.rooms.deployments())
-    if taken and not state.models.owns(key.project, body.name):
-        raise Conflict(f"the name {body.name!r} is taken", remedy="Choose another name.")
+    check_name(state, body.name, key)
     state.owners.note(DEPLOYMENT, body.name, key)
     request = inference_pb2.DeployRequest(
         name=body.name,

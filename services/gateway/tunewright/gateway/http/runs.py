@@ -13,11 +13,12 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
-from tunewright.chassis.errors import Conflict, InvalidSpec, TunewrightError, Violation
+from tunewright.chassis.errors import InvalidSpec, TunewrightError, Violation
 from tunewright.gateway import stages
 from tunewright.gateway.http.artifacts import sees
 from tunewright.gateway.http.auth import TrainKey
 from tunewright.gateway.http.files import filing, page
+from tunewright.gateway.http.models import check_name
 from tunewright.gateway.http.state import State, state_of
 from tunewright.gateway.journal import RunState
 from tunewright.gateway.keys import KeyRecord
@@ -166,8 +167,7 @@ def check(state: State, recipe: Recipe, key: KeyRecord) -> None:
             f"the recipe is not valid: base_model: the object store holds no artifact {recipe.base_ref}",
             violations=[Violation("base_model", f"the object store holds no artifact {recipe.base_ref}")],
         )
-    if state.views.name_is_of_another(recipe.name, key.project):
-        raise Conflict(f"the name {recipe.name!r} is taken", remedy="Choose another name.")
+    check_name(state, recipe.name, key)
     stages.validate(state.rooms, recipe)
 
 
@@ -189,6 +189,7 @@ def start(state: State, run_id: str, recipe: Recipe, key: KeyRecord) -> bool:
         run_id,
         name=recipe.name,
         owner=key.id,
+        project=key.project,
         recipe=recipe.to_document(),
         stages=stage_names(recipe),
         limit=state.settings.max_unfinished_runs,
