@@ -19,6 +19,10 @@ class EngineGone(Exception):
     """The engine did not answer, or broke off. The message is the kind of failure."""
 
 
+class EngineSilent(EngineGone):
+    """The engine took the request and said nothing for too long: it may still be at it, so it is not asked again."""
+
+
 class EngineAnswer:
     """An engine's answer: its head is there, its body comes."""
 
@@ -32,10 +36,12 @@ class EngineAnswer:
         return self._response.headers.get("content-type", "application/json")
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield the body as it comes. Raises EngineGone."""
+        """Yield the body as it comes. Raises EngineGone, EngineSilent."""
         try:
             async for piece in self._response.content.iter_any():
                 yield piece
+        except aiohttp.SocketTimeoutError as error:
+            raise EngineSilent(type(error).__name__) from error
         except (aiohttp.ClientError, TimeoutError) as error:
             raise EngineGone(type(error).__name__) from error
 
@@ -62,9 +68,12 @@ class Engines:
 
         Raises:
             EngineGone: nobody answers.
+            EngineSilent: it took the request and does not answer.
         """
         try:
             return EngineAnswer(await self._opened().post(url, data=body, headers=headers))
+        except aiohttp.SocketTimeoutError as error:
+            raise EngineSilent(type(error).__name__) from error
         except (aiohttp.ClientError, TimeoutError) as error:
             raise EngineGone(type(error).__name__) from error
 

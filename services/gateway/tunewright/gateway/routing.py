@@ -8,9 +8,9 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from tunewright.chassis.errors import NotFound, Unavailable
 from tunewright.chassis.records import ref_from_proto
@@ -56,6 +56,8 @@ class Route:
     """How often its engine was started again: another number, another engine."""
     version: tuple[str, int] | None
     """Alias and number of the version; None for a deployment that was asked by its own name."""
+    missed: tuple[str, int] | None = field(default=None, compare=False)
+    """Alias and number of the canary in whose place this one answers, because it does not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,15 +107,11 @@ class Routes:
         aliases: which deployment has a name's traffic.
         versions: which one has a share of it.
         rooms: what is served.
-        missed: told of alias and version of a canary whose share came while it did not answer.
     """
 
-    def __init__(
-        self, aliases: Aliases, versions: Versions, rooms: Rooms, missed: Callable[[tuple[str, int]], None]
-    ) -> None:
+    def __init__(self, aliases: Aliases, versions: Versions, rooms: Rooms) -> None:
         self._aliases = aliases
         self._versions = versions
-        self._missed = missed
         self._rooms = rooms
         self._lock = threading.Lock()
         self._table: dict[str, Served] = {}
@@ -150,20 +148,24 @@ class Routes:
         served = self.table().get(model)
         if served is None:
             raise ModelNotFound(f"The model {model!r} does not exist.")
+        missed = None
         if (canary := served.candidate) and position(model, user) < canary.weight:
+            missed = (model, canary.version)
             if canary.answers and canary.deployment is not None:
-                return _route(model, canary.deployment, (model, canary.version))
-            self._missed((model, canary.version))
+                return _route(model, canary.deployment, missed)
         if served.deployment.state == inference_pb2.DEPLOYMENT_STATE_RECOVERING:
             raise Recovering(f"The model {model!r} is recovering ({served.deployment.detail}).")
         if served.deployment.state != inference_pb2.DEPLOYMENT_STATE_READY:
             detail = f" ({served.deployment.detail})" if served.deployment.detail else ""
             raise Unavailable(f"The model {model!r} is {served.state}{detail}.", remedy="Try again in a few seconds.")
-        return _route(model, served.deployment, (model, served.version) if served.alias else None)
+        return replace(
+            _route(model, served.deployment, (model, served.version) if served.alias else None), missed=missed
+        )
 
-    def forget(self) -> None:
-        """Look everything up again at the next question."""
-        self._read_at = float("-inf")
+    def forget(self, older_than: float = 0) -> None:
+        """Look everything up again at the next question, if what is known is older than so many seconds."""
+        if time.monotonic() - self._read_at >= older_than:
+            self._read_at = float("-inf")
 
     @contextmanager
     def answering(self, deployment: str) -> Iterator[None]:

@@ -6,7 +6,6 @@ import os
 import socket
 import ssl
 from contextlib import closing
-from functools import partial
 from typing import NoReturn
 
 import uvicorn
@@ -122,7 +121,7 @@ def build(settings: GatewaySettings) -> State:
     journal, views, aliases = Journal(database), RunViews(database), Aliases(database)
     rooms, owners = Rooms(settings), Owners(database)
     versions, traffic = Versions(database), Traffic()
-    routes = Routes(aliases, versions, rooms, missed=partial(traffic.record, ok=False))
+    routes = Routes(aliases, versions, rooms)
     runner = StageRunner(
         journal, rooms, aliases, versions, routes, deploy_timeout_seconds=settings.deploy_timeout_seconds
     )

@@ -71,10 +71,11 @@ class VisibleModels:
         fresh = self._routes.fresh and time.monotonic() - self._read_at < _FRESH_SECONDS
         return fresh and self._routes.table() is self._table and model in self._snapshot.names.get(project, {})
 
-    def forget(self) -> None:
-        """Look everything up again at the next question."""
-        self._routes.forget()
-        self._read_at = float("-inf")
+    def forget(self, older_than: float = 0) -> None:
+        """Look everything up again at the next question, if what is known is older than so many seconds."""
+        self._routes.forget(older_than)
+        if time.monotonic() - self._read_at >= older_than:
+            self._read_at = float("-inf")
 
     def of_project(self, project: str) -> dict[str, Visible]:
         """Return name → model. Raises Unavailable."""

@@ -21,14 +21,21 @@ from starlette.concurrency import run_in_threadpool
 
 from tunewright.chassis.errors import InvalidSpec, Unavailable, Violation
 from tunewright.gateway import metrics
-from tunewright.gateway.engines import EngineAnswer, EngineGone
+from tunewright.gateway.engines import EngineAnswer, EngineGone, EngineSilent
 from tunewright.gateway.http.auth import InferKey
-from tunewright.gateway.http.errors import RETRY_AFTER_SECONDS, TooManyRequests, error_object, type_of_status
+from tunewright.gateway.http.errors import (
+    RETRY_AFTER_SECONDS,
+    EngineTimeout,
+    TooManyRequests,
+    error_object,
+    type_of_status,
+)
 from tunewright.gateway.http.relay import Relay
 from tunewright.gateway.http.state import State, state_of
 from tunewright.gateway.http.stopwatch import ERROR_EVENT, Stopwatch
 from tunewright.gateway.keys import KeyRecord
 from tunewright.gateway.routing import ModelNotFound, Recovering, Route
+from tunewright.gateway.traffic import Key
 from tunewright.gateway.visible import CHECKPOINT
 
 _ERROR_BYTES = 1 << 20
@@ -47,6 +54,8 @@ _RECOVERY_POLL_SECONDS = 0.25
 _NOTICE_SECONDS = 20.0
 """How long inference may take to notice that an engine died: vLLM outlives its dead core for up to 7 s under load."""
 _TRIES = 3
+_VERSIONS_FAULT = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}
+"""Of the engine's refusals, those that no client can cause: the gateway's key, the name that the gateway asks for."""
 _ENGINE_DEAD = b"EngineCore encountered an issue"
 """What vLLM's HTTP server says while it outlives its engine for a moment."""
 _BODY = {"requestBody": {"required": True, "content": {"application/json": {"schema": {
@@ -72,12 +81,21 @@ async def completions(request: Request, key: InferKey) -> Response:
 async def _pass_through(request: Request, path: str, key: KeyRecord) -> Response:
     state = state_of(request)
     document = _parsed(await request.body(), path)
-    for _ in range(_TRIES):
-        route = await _resolve(state, key, document)
-        response = await _answered(request, state, path, key, document, route)
-        if response is not None:
-            return response
-        await _await_another(state, key, document, route)
+    if state.open_completions >= state.settings.max_open_completions:
+        raise TooManyRequests(f"{state.open_completions} completions are under way; that is the limit.")
+    blamed: set[Key] = set()
+    async with AsyncExitStack() as place:  # held while the request waits for an engine, too
+        state.open_completions += 1
+        place.callback(_close_one, state)
+        for _ in range(_TRIES):
+            route = await _resolve(state, key, document)
+            watch = Stopwatch(state.rollouts.traffic, route.version, blamed)
+            response = await _answered(
+                request, path, Relay(route, document, state.usage, state.meter, key), route, watch, place
+            )
+            if response is not None:
+                return response
+            await _await_another(state, key, document, route)
     raise Unavailable(
         f"The engine of {document['model']!r} does not answer: it is being started again.",
         remedy="Try again in a few seconds.",
@@ -85,29 +103,34 @@ async def _pass_through(request: Request, path: str, key: KeyRecord) -> Response
 
 
 async def _answered(
-    request: Request, state: State, path: str, key: KeyRecord, document: dict[str, Any], route: Route
+    request: Request, path: str, relay: Relay, route: Route, watch: Stopwatch, place: AsyncExitStack
 ) -> Response | None:
-    """Return the engine's answer, None if the engine died before the first byte of it: then it may be asked again."""
-    relay = Relay(route, document, state.usage, state.meter, key)
+    """Return the engine's answer, None if the engine died before the first byte of it: then it may be asked again.
+
+    Raises:
+        EngineTimeout: it took the request and says nothing.
+    """
+    state = state_of(request)
     body = json.dumps(relay.request, ensure_ascii=False).encode(errors="surrogatepass")
-    if state.open_completions >= state.settings.max_open_completions:
-        raise TooManyRequests(f"{state.open_completions} completions are under way; that is the limit.")
     async with AsyncExitStack() as stack:
-        state.open_completions += 1
-        watch = Stopwatch(state.rollouts.traffic, route.version)
-        stack.callback(_close_one, state)
         stack.enter_context(state.routes.answering(route.deployment))
         try:
             answer = await _ask(request, state, route, path, body, stack)
         except Unavailable:
             watch.end(ok=False)
             return None
+        except EngineTimeout:
+            watch.end(ok=False)
+            raise
         if answer is None:
             return Response(status_code=_CLIENT_GONE)
         if answer.status >= 400:  # noqa: PLR2004 - errors
-            watch.end(ok=answer.status < 500 and answer.status != HTTPStatus.NOT_FOUND)  # noqa: PLR2004
+            if answer.status >= 500 or answer.status in _VERSIONS_FAULT:  # noqa: PLR2004
+                watch.end(ok=False)
             error = await _engine_error(answer)
             return None if _ENGINE_DEAD in error.body else error
+        watch.blame(route.missed)
+        await stack.enter_async_context(place.pop_all())
         stack.callback(relay.count)
         return await _answer(answer, relay, watch, stack.pop_all())
     raise AssertionError("an exit stack swallows nothing")
@@ -117,7 +140,7 @@ async def _await_another(state: State, key: KeyRecord, document: dict[str, Any],
     """Return once a dead engine is known to be dead, or another one answers for the model; or after some seconds."""
     deadline = time.monotonic() + min(_NOTICE_SECONDS, state.settings.recovery_wait_seconds)
     while time.monotonic() < deadline:
-        state.models.forget()
+        state.models.forget(_RECOVERY_POLL_SECONDS)
         try:
             if await run_in_threadpool(state.models.resolve, key.project, document["model"], _user(document)) != dead:
                 return
@@ -190,7 +213,7 @@ async def _once_it_answers(state: State, project: str, model: str) -> Route:
     """Return where a checkpoint answers that was just deployed: its first questions wait for it. Raises Unavailable."""
     deadline = time.monotonic() + _CHECKPOINT_SECONDS
     while True:
-        state.models.forget()
+        state.models.forget(_RECOVERY_POLL_SECONDS)
         try:
             return await run_in_threadpool(state.models.resolve, project, model)
         except Unavailable:
@@ -214,6 +237,8 @@ async def _ask(
         if not asking.done():
             return None
         answer = asking.result()
+    except EngineSilent as error:
+        raise EngineTimeout(f"The engine of {route.model!r} took the request and did not answer in time.") from error
     except EngineGone as error:
         state.routes.forget()
         raise Unavailable(
@@ -242,6 +267,9 @@ async def _answer(answer: EngineAnswer, relay: Relay, watch: Stopwatch, resource
     async with resources:
         try:
             data = b"".join([chunk async for chunk in answer.pieces()])
+        except EngineSilent as error:
+            watch.end(ok=False)
+            raise EngineTimeout("The engine fell silent within its answer.") from error
         except EngineGone as error:
             watch.end(ok=False)
             raise Unavailable("The engine broke off its answer.", remedy="Try again in a few seconds.") from error
@@ -297,10 +325,13 @@ def _error_event(found: dict[str, Any]) -> bytes:
 async def _engine_error(answer: EngineAnswer) -> JSONResponse:
     """Return the engine's error in OpenAI's shape with all four keys; engines put the status where the code belongs."""
     data = b""
-    async for chunk in answer.pieces():
-        data += chunk
-        if len(data) > _ERROR_BYTES:
-            break
+    try:
+        async for chunk in answer.pieces():
+            data += chunk
+            if len(data) > _ERROR_BYTES:
+                break
+    except EngineGone as error:
+        _log.warning("an engine broke off the text of its error: %s", error)
     status = answer.status
     if status in {401, 403}:
         _log.error("the engine refuses the gateway's key: TUNEWRIGHT_INFERENCE_ENGINE_KEY is wrong")

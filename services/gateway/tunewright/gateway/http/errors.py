@@ -73,6 +73,14 @@ class TooManyRequests(OutOfResources):
         self.retry_after = retry_after or RETRY_AFTER_SECONDS
 
 
+class EngineTimeout(TunewrightError):
+    """An engine that took a request and said nothing for too long. It is not asked again: the work may be under way."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    reason = "ENGINE_TIMEOUT"
+    default_remedy = "Ask for fewer tokens, or for a stream."
+
+
 class Forbidden(TunewrightError):
     """A key that may not do this."""
 
@@ -101,6 +109,7 @@ _TABLE: list[tuple[type[TunewrightError], int, str, int]] = [
     (Cancelled, 409, "conflict_error", 0),
     (DiskFull, 503, "server_error", _DISK_RETRY_AFTER_SECONDS),
     (OutOfResources, 429, "rate_limit_error", RETRY_AFTER_SECONDS),
+    (EngineTimeout, 504, "server_error", 0),
     (Unavailable, 503, "server_error", RETRY_AFTER_SECONDS),
     (Interrupted, 503, "server_error", RETRY_AFTER_SECONDS),
 ]

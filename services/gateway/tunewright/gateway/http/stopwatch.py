@@ -2,7 +2,7 @@
 
 import time
 
-from tunewright.gateway.traffic import Traffic
+from tunewright.gateway.traffic import Key, Traffic
 
 _EVENT_END = b"\n\n"
 ERROR_EVENT = b'data: {"error"'
@@ -17,11 +17,13 @@ class Stopwatch:
     Args:
         traffic: where the figures go.
         version: alias and number, None if it is no version's answer.
+        blamed: versions that this request counted an error of, in this try or one before; each is counted once.
     """
 
-    def __init__(self, traffic: Traffic, version: tuple[str, int] | None) -> None:
+    def __init__(self, traffic: Traffic, version: Key | None, blamed: set[Key]) -> None:
         self._traffic = traffic
         self._version = version
+        self._blamed = blamed
         self._started = time.perf_counter()
         self._first = self._last = 0.0
         self._events = 0
@@ -36,10 +38,19 @@ class Stopwatch:
 
     def end(self, *, ok: bool) -> None:
         """Keep the figures; `ok` is False if the version is to blame."""
+        if not ok or self._broken:
+            self.blame(self._version)
+            return
         gaps = self._events - _FRAME_EVENTS
         self._traffic.record(
             self._version,
-            ok=ok and not self._broken,
+            ok=True,
             ttft=self._first - self._started if self._first else None,
             per_token=(self._last - self._first) / gaps if gaps > 0 else None,
         )
+
+    def blame(self, version: Key | None) -> None:
+        """Count an error of a version, once a request."""
+        if version is not None and version not in self._blamed:
+            self._blamed.add(version)
+            self._traffic.record(version, ok=False)
