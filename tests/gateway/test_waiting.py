@@ -190,6 +190,15 @@ async def test_a_request_that_waits_for_an_engine_holds_its_place() -> None:
     assert front.state.open_completions == 0
 
 
+async def test_whole_answers_are_timed_by_their_tokens(engine: Engine) -> None:
+    front = _Front(lambda: _route(engine.url, CANARY))
+    assert (await front.ask()).status_code == httpx.codes.OK
+    found = front.traffic.figures(CANARY, 60)
+    assert (found.wholes, found.streams) == (1, 0)
+    assert found.whole_token_p50 is not None
+    assert found.whole_token_p50 > 0
+
+
 @pytest.mark.parametrize("stream", [True, False])
 async def test_an_answer_gives_its_place_back(engine: Engine, stream: bool) -> None:  # noqa: FBT001 - a parameter of the test
     front = _Front(lambda: _route(engine.url, CANARY), limit=1)

@@ -2,10 +2,12 @@
 
 Rolled back at once:   `min_errors` errors or more in the window, and its share of errors is above the serving
                        version's by more than `max_error_share`
-Rolled back:           with `min_requests` answers of each, its 95th percentile of the time to the first token is above
-                       `max_ttft_ratio` times the serving version's plus `slack_seconds`, or its median time a token
-                       is above `max_token_ratio` times the serving version's plus a tenth of the slack
-Passed:                the window is over, it has `min_requests` answers in it, and nothing of the above holds
+Rolled back:           with `min_requests` timed answers of each, its 95th percentile of the time to the first token is
+                       above `max_ttft_ratio` times the serving version's plus `slack_seconds`, or its median time a
+                       token, of streams or of whole answers, is above `max_token_ratio` times the serving version's
+                       plus a tenth of the slack
+Passed:                the window is over, it and the serving version have `min_requests` streams in it or so many whole
+                       answers, and nothing of the above holds
 Else it waits.         A request that its client broke off, and one that the client got wrong (4xx), is no error.
 """
 
@@ -65,6 +67,8 @@ class Sample:
     """Seconds from the request to the first piece of a streamed answer."""
     per_token: float | None = None
     """Seconds between two pieces of a streamed answer, on average."""
+    whole_token: float | None = None
+    """Seconds of an answer that is no stream, from the request to its end, by its tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,13 @@ class Figures:
     ttft_p50: float | None = None
     ttft_p95: float | None = None
     per_token_p50: float | None = None
+    whole_token_p50: float | None = None
+    streams: int = 0
+    """Answers with a time to the first token."""
+    paced: int = 0
+    """Streams with a time a token."""
+    wholes: int = 0
+    """Whole answers with a time a token."""
 
     @property
     def error_share(self) -> float:
@@ -84,7 +95,12 @@ class Figures:
 
     def to_dict(self) -> dict[str, Any]:
         """Return them for people and records; times in milliseconds."""
-        times = {"ttft_p50_ms": self.ttft_p50, "ttft_p95_ms": self.ttft_p95, "per_token_p50_ms": self.per_token_p50}
+        times = {
+            "ttft_p50_ms": self.ttft_p50,
+            "ttft_p95_ms": self.ttft_p95,
+            "per_token_p50_ms": self.per_token_p50,
+            "whole_token_p50_ms": self.whole_token_p50,
+        }
         shown = {name: None if value is None else round(value * 1000, 2) for name, value in times.items()}
         return {"requests": self.requests, "errors": self.errors, **shown}
 
@@ -101,12 +117,17 @@ def figures(samples: Sequence[Sample]) -> Figures:
     """Return the figures of samples."""
     ttft = sorted(sample.ttft for sample in samples if sample.ttft is not None)
     token = sorted(sample.per_token for sample in samples if sample.per_token is not None)
+    whole = sorted(sample.whole_token for sample in samples if sample.whole_token is not None)
     return Figures(
         requests=len(samples),
         errors=sum(not sample.ok for sample in samples),
         ttft_p50=_quantile(ttft, 0.5),
         ttft_p95=_quantile(ttft, 0.95),
         per_token_p50=_quantile(token, 0.5),
+        whole_token_p50=_quantile(whole, 0.5),
+        streams=len(ttft),
+        paced=len(token),
+        wholes=len(whole),
     )
 
 
@@ -127,10 +148,16 @@ def judge(rules: Rules, canary: Figures, serving: Figures, age_seconds: float) -
         )
     if canary.requests < rules.min_requests:
         return Verdict.WAIT, f"{canary.requests} of {rules.min_requests} answers seen"
-    if serving.requests >= rules.min_requests and (slow := _slower(rules, canary, serving)):
+    if slow := _slower(rules, canary, serving):
         return Verdict.ROLL_BACK, slow
     if age_seconds < rules.window_seconds:
         return Verdict.WAIT, f"{age_seconds:.0f} of {rules.window_seconds:.0f} s over, nothing against it"
+    streams, wholes = min(canary.streams, serving.streams), min(canary.wholes, serving.wholes)
+    if max(streams, wholes) < rules.min_requests:
+        return Verdict.WAIT, (
+            f"too few timed answers to compare: {streams} streams and {wholes} whole answers of each, "
+            f"{rules.min_requests} of one kind are needed"
+        )
     return (
         Verdict.PASS,
         f"{canary.requests} answers in {rules.window_seconds:.0f} s, {canary.errors} of them errors",
@@ -138,10 +165,32 @@ def judge(rules: Rules, canary: Figures, serving: Figures, age_seconds: float) -
 
 
 def _slower(rules: Rules, canary: Figures, serving: Figures) -> str:
+    """Return what is slower than allowed, empty if nothing is; a time counts that both have `min_requests` of."""
     slack, token_slack = rules.slack_seconds, rules.slack_seconds / 10
-    return _above(
-        "time to first token (p95)", canary.ttft_p95, serving.ttft_p95, rules.max_ttft_ratio, slack
-    ) or _above("time a token (p50)", canary.per_token_p50, serving.per_token_p50, rules.max_token_ratio, token_slack)
+    few = rules.min_requests
+    return (
+        (
+            min(canary.streams, serving.streams) >= few
+            and _above("time to first token (p95)", canary.ttft_p95, serving.ttft_p95, rules.max_ttft_ratio, slack)
+        )
+        or (
+            min(canary.paced, serving.paced) >= few
+            and _above(
+                "time a token (p50)", canary.per_token_p50, serving.per_token_p50, rules.max_token_ratio, token_slack
+            )
+        )
+        or (
+            min(canary.wholes, serving.wholes) >= few
+            and _above(
+                "time a token of whole answers (p50)",
+                canary.whole_token_p50,
+                serving.whole_token_p50,
+                rules.max_token_ratio,
+                token_slack,
+            )
+        )
+        or ""
+    )
 
 
 def _above(name: str, mine: float | None, theirs: float | None, ratio: float, slack: float) -> str:

@@ -23,7 +23,15 @@ class Traffic:
         self._lock = threading.Lock()
         self._samples: dict[Key, deque[Sample]] = defaultdict(lambda: deque(maxlen=_MAX_SAMPLES))
 
-    def record(self, key: Key | None, *, ok: bool, ttft: float | None = None, per_token: float | None = None) -> None:
+    def record(
+        self,
+        key: Key | None,
+        *,
+        ok: bool,
+        ttft: float | None = None,
+        per_token: float | None = None,
+        whole_token: float | None = None,
+    ) -> None:
         """Keep one answer; `key` is None for a deployment that no alias points to.
 
         Args:
@@ -31,6 +39,7 @@ class Traffic:
             ok: False if the version is to blame.
             ttft: seconds to the first piece of a stream.
             per_token: seconds between two pieces.
+            whole_token: seconds a token of an answer that is no stream.
         """
         if key is None:
             return
@@ -41,7 +50,7 @@ class Traffic:
         if per_token is not None:
             metrics.VERSION_TOKEN_SECONDS.labels(*labels).observe(per_token)
         with self._lock:
-            self._samples[key].append(Sample(time.monotonic(), ok, ttft, per_token))
+            self._samples[key].append(Sample(time.monotonic(), ok, ttft, per_token, whole_token))
 
     def figures(self, key: Key, seconds: float) -> Figures:
         """Return what a version showed in the last `seconds`."""

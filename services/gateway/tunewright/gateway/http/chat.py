@@ -273,8 +273,10 @@ async def _answer(answer: EngineAnswer, relay: Relay, watch: Stopwatch, resource
         except EngineGone as error:
             watch.end(ok=False)
             raise Unavailable("The engine broke off its answer.", remedy="Try again in a few seconds.") from error
+        whole = relay.whole(data)
+        watch.whole(relay.told_tokens)
         watch.end(ok=True)
-        return Response(relay.whole(data), answer.status, headers)
+        return Response(whole, answer.status, headers)
 
 
 class _Closing(StreamingResponse):

@@ -44,6 +44,11 @@ class Relay:
             self._told = {}
         return self._rename(data)
 
+    @property
+    def told_tokens(self) -> int:
+        """Tokens of the answer as the engine told them, 0 if it did not."""
+        return int(self._told.get("completion_tokens") or 0)
+
     def piece(self, data: bytes) -> bytes:
         """Return what may be passed on after a piece of a stream has come."""
         if self._half:

@@ -28,6 +28,7 @@ class Stopwatch:
         self._first = self._last = 0.0
         self._events = 0
         self._broken = False
+        self._whole_token: float | None = None
 
     def piece(self, data: bytes) -> None:
         """See a piece of a stream."""
@@ -35,6 +36,11 @@ class Stopwatch:
         self._first = self._first or self._last
         self._events += data.count(_EVENT_END)
         self._broken = self._broken or ERROR_EVENT in data
+
+    def whole(self, tokens: int) -> None:
+        """See the end of an answer that is no stream; without the number of its tokens it says nothing of its pace."""
+        if tokens > 0:
+            self._whole_token = (time.perf_counter() - self._started) / tokens
 
     def end(self, *, ok: bool) -> None:
         """Keep the figures; `ok` is False if the version is to blame."""
@@ -47,6 +53,7 @@ class Stopwatch:
             ok=True,
             ttft=self._first - self._started if self._first else None,
             per_token=(self._last - self._first) / gaps if gaps > 0 else None,
+            whole_token=self._whole_token,
         )
 
     def blame(self, version: Key | None) -> None:
