@@ -2,12 +2,26 @@
 
 import hashlib
 import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import httpx
 import openai
 import pytest
+import sqlalchemy as sa
 
 from tests.gateway.processes import BOOTSTRAP_KEY, Gateway
+from tests.seaweed import S3Settings
+from tunewright.artifacts.layout import part_key
+from tunewright.chassis.errors import InvalidSpec
+from tunewright.gateway.database import PARTS, UPLOADS, Database
+from tunewright.gateway.http import uploads
+from tunewright.gateway.http.errors import StorageFull
+from tunewright.gateway.http.files import check_storage
+from tunewright.gateway.http.state import State
+from tunewright.gateway.keys import KeyRecord, Limits
+from tunewright.gateway.upload_records import UploadRecords
 
 ANNOUNCED = {"filename": "rows.jsonl", "bytes": 6, "mime_type": "text/jsonl", "purpose": "fine-tune"}
 
@@ -96,3 +110,69 @@ def test_a_cancelled_upload_takes_no_part_and_a_strangers_is_none(gateway: Gatew
         assert part(client, upload, b"abc").status_code == httpx.codes.CONFLICT
         assert client.post(f"/v1/uploads/{upload}/cancel").status_code == httpx.codes.CONFLICT
         assert client.post("/v1/uploads/upload_none/cancel").status_code == httpx.codes.NOT_FOUND
+
+
+def test_parts_beyond_what_was_announced_are_refused(gateway: Gateway) -> None:
+    with gateway.client() as client:
+        upload = client.post("/v1/uploads", json=ANNOUNCED).json()["id"]
+        assert part(client, upload, b"abcd").status_code == httpx.codes.OK
+        more = part(client, upload, b"efg")
+        assert more.status_code == httpx.codes.BAD_REQUEST
+        assert (more.json()["error"]["param"], "announced" in more.json()["error"]["message"]) == ("data", True)
+        assert part(client, upload, b"ef").status_code == httpx.codes.OK
+
+
+KEY = KeyRecord(id="k", name="k", created_at=0, salt="", sha256="", limits=Limits(storage_bytes=10))
+
+
+def _announce(records: UploadRecords) -> str:
+    return records.create(
+        KEY, filename="rows.jsonl", bytes=6, purpose="fine-tune", mime_type="text/jsonl", file_expires_after=None
+    )
+
+
+def test_what_uploads_under_way_announced_counts_as_stored(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/db.sqlite")
+    records = UploadRecords(database)
+    files = SimpleNamespace(stored_bytes=lambda _: 0)
+    state = cast("State", SimpleNamespace(parts=records, files=files))
+    check_storage(state, KEY, 6)
+    upload = _announce(records)
+    with pytest.raises(StorageFull, match="uploads under way"):
+        check_storage(state, KEY, 6)
+    records.end(KEY.project, upload, "cancelled")
+    check_storage(state, KEY, 6)
+
+
+def test_the_parts_of_an_upload_that_expired_unseen_are_freed_with_their_records(
+    tmp_path: Path, s3_store_settings: S3Settings
+) -> None:
+    database, store = Database(f"sqlite:///{tmp_path}/db.sqlite"), s3_store_settings.store("expired-uploads")
+    records = UploadRecords(database)
+    state = cast("State", SimpleNamespace(parts=records, store=store))
+    upload = _announce(records)
+    (tmp_path / "part").write_bytes(b"abc")
+    made = uploads._keep_part(state, KEY.project, upload, tmp_path / "part")
+    with database.write() as connection:
+        connection.execute(UPLOADS.update().values(expires_at=0))
+    assert records.get(KEY.project, upload).status == "expired", "marked by whoever looked at it first"
+    assert [info.key for info in store.list(part_key(upload))] == [part_key(upload, made["id"])]
+    assert records.overdue() == [upload]
+    uploads._forget_parts(state, upload)
+    assert list(store.list(part_key(upload))) == []
+    assert records.overdue() == []
+    with database.read() as connection:
+        assert connection.execute(sa.select(PARTS)).all() == []
+
+
+def test_a_part_that_does_not_fit_leaves_no_object(tmp_path: Path, s3_store_settings: S3Settings) -> None:
+    database, store = Database(f"sqlite:///{tmp_path}/db.sqlite"), s3_store_settings.store("refused-parts")
+    records = UploadRecords(database)
+    upload = _announce(records)
+    (tmp_path / "part").write_bytes(b"abcd")
+    late = SimpleNamespace(check_room=lambda *_: None, add_part=records.add_part)  # both were looked at before one came
+    state = cast("State", SimpleNamespace(parts=late, store=store))
+    uploads._keep_part(state, KEY.project, upload, tmp_path / "part")
+    with pytest.raises(InvalidSpec, match="announced"):
+        uploads._keep_part(state, KEY.project, upload, tmp_path / "part")
+    assert len(list(store.list(part_key(upload)))) == 1

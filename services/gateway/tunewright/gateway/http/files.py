@@ -156,8 +156,11 @@ async def take_form(request: Request, folder: Path, limit: int, field: str = "fi
 def check_storage(state: State, key: KeyRecord, size_bytes: int) -> None:
     """Refuse bytes above what the key may keep. Raises StorageFull."""
     limit = key.limits.storage_bytes
-    if limit and state.files.stored_bytes(key.id) + size_bytes > limit:
-        raise StorageFull(f"This key may keep {limit} bytes of files, and {size_bytes} more do not fit.")
+    kept = state.files.stored_bytes(key.id) + state.parts.pending_bytes(key.id)
+    if limit and kept + size_bytes > limit:
+        raise StorageFull(
+            f"This key may keep {limit} bytes of files and of uploads under way, and {size_bytes} more do not fit."
+        )
 
 
 def expiry(anchor: str | None, seconds: object) -> int | None:

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from tunewright.artifacts import file_sha256
 from tunewright.artifacts.layout import part_key
-from tunewright.chassis.errors import InvalidSpec, Violation
+from tunewright.chassis.errors import InvalidSpec, TunewrightError, Violation
 from tunewright.gateway import metrics
 from tunewright.gateway.filing import PURPOSES
 from tunewright.gateway.http.auth import TrainKey
@@ -81,7 +81,7 @@ async def create_part(request: Request, upload_id: str, key: TrainKey) -> dict[s
         if form.filename is None or form.size_bytes == 0:
             raise _wrong("data", "missing or empty")
         metrics.UPLOADED.inc(form.size_bytes)
-        return await run_in_threadpool(_keep_part, state, upload_id, folder / form.filename)
+        return await run_in_threadpool(_keep_part, state, key.project, upload_id, folder / form.filename)
     finally:
         await run_in_threadpool(shutil.rmtree, folder, ignore_errors=True)
 
@@ -122,10 +122,17 @@ def _create(state: State, body: CreateUpload, key: KeyRecord) -> dict[str, Any]:
     return _upload_object(state.parts.get(key.project, upload_id), None)
 
 
-def _keep_part(state: State, upload_id: str, path: Path) -> dict[str, Any]:
+def _keep_part(state: State, project: str, upload_id: str, path: Path) -> dict[str, Any]:
+    size = path.stat().st_size
+    state.parts.check_room(project, upload_id, size)
     part_id, sha256 = new_part_id(), file_sha256(path)
-    state.store.put_file(path, part_key(upload_id, part_id), sha256=sha256)
-    created = state.parts.add_part(upload_id, part_id, size_bytes=path.stat().st_size, sha256=sha256)
+    where = part_key(upload_id, part_id)
+    state.store.put_file(path, where, sha256=sha256)
+    try:
+        created = state.parts.add_part(project, upload_id, part_id, size_bytes=size, sha256=sha256)
+    except TunewrightError:  # another part came first, or the upload ended
+        state.store.delete(where)
+        raise
     return {"id": part_id, "object": "upload.part", "created_at": int(created), "upload_id": upload_id}
 
 
@@ -168,6 +175,7 @@ def _cancel(state: State, upload_id: str, project: str) -> dict[str, Any]:
 def _forget_parts(state: State, upload_id: str) -> None:
     for info in list(state.store.list(part_key(upload_id))):
         state.store.delete(info.key)
+    state.parts.forget_parts(upload_id)
 
 
 def _wrong(field: str, description: str) -> InvalidSpec:
