@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from tests.gateway.engine import KEY, Engine
+from tunewright.chassis.errors import Unavailable
 from tunewright.gateway.aliases import Alias
 from tunewright.gateway.engines import EngineAnswer, EngineGone, Engines
 from tunewright.gateway.http import chat, errors
@@ -23,6 +24,7 @@ from tunewright.gateway.traffic import Traffic
 from tunewright.gateway.versions import VersionState
 from tunewright.v1 import inference_pb2
 
+MODEL = f"models/{'a' * 64}"
 CANARY, SERVING = ("bot", 2), ("bot", 1)
 READY, RECOVERING = inference_pb2.DEPLOYMENT_STATE_READY, inference_pb2.DEPLOYMENT_STATE_RECOVERING
 BODY = {"model": "bot", "messages": [{"role": "user", "content": "hello"}]}
@@ -36,13 +38,20 @@ def engine() -> Iterator[Engine]:
         found.shutdown()
 
 
-def _routes(serving: int, canary: int, listed: list[float] | None = None) -> Routes:
+def _routes(serving: int | None, canary: int, listed: list[float] | None = None) -> Routes:
     """Routes of an alias whose canary has all users."""
-    deployments = [inference_pb2.Deployment(name=n, state=s) for n, s in (("bot-1", serving), ("bot-2", canary))]  # type: ignore[arg-type] # an enum's value
+    states = {"bot-1": serving, "bot-2": canary}
+    deployments = [
+        inference_pb2.Deployment(name=name, state=cast("Any", s)) for name, s in states.items() if s is not None
+    ]
     seen = [] if listed is None else listed
     versions = [
-        SimpleNamespace(alias="bot", number=1, deployment="bot-1", state=VersionState.SERVING, weight=0),
-        SimpleNamespace(alias="bot", number=2, deployment="bot-2", state=VersionState.CANARY, weight=100),
+        SimpleNamespace(
+            alias="bot", model=MODEL, adapter=None, number=1, deployment="bot-1", state=VersionState.SERVING, weight=0
+        ),
+        SimpleNamespace(
+            alias="bot", model=MODEL, adapter=None, number=2, deployment="bot-2", state=VersionState.CANARY, weight=100
+        ),
     ]
     alias = Alias(name="bot", deployment="bot-1", run_id="", created_at=0)
 
@@ -64,6 +73,21 @@ def test_a_canary_is_missed_only_where_the_serving_version_answers_in_its_place(
     assert (found.version, found.missed) == (SERVING, CANARY)
     with pytest.raises(Recovering):
         _routes(RECOVERING, RECOVERING).resolve("bot")
+
+
+@pytest.mark.parametrize("state", [None, inference_pb2.DEPLOYMENT_STATE_STOPPED])
+def test_a_name_whose_deployment_is_stopped_for_a_swap_is_worth_waiting_for(state: int | None) -> None:
+    routes = _routes(state, RECOVERING)
+    with pytest.raises(Recovering, match="make room"):
+        routes.resolve("bot")
+    assert (routes.table()["bot"].state, routes.table()["bot"].absent) == ("recovering", True)
+    assert routes.table()["bot"].artifact == MODEL
+
+
+def test_a_name_whose_deployment_failed_is_503_at_once() -> None:
+    with pytest.raises(Unavailable, match="is failed") as caught:
+        _routes(inference_pb2.DEPLOYMENT_STATE_FAILED, RECOVERING).resolve("bot")
+    assert not isinstance(caught.value, Recovering)
 
 
 def test_those_who_wait_share_a_look_up_and_a_change_is_seen_at_once() -> None:

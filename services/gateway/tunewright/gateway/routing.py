@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from tunewright.artifacts import ArtifactRef
 from tunewright.chassis.errors import NotFound, Unavailable
-from tunewright.chassis.records import ref_from_proto
+from tunewright.chassis.records import ref_from_proto, ref_to_proto
 from tunewright.gateway.aliases import Alias, Aliases
 from tunewright.gateway.clients import Rooms
 from tunewright.gateway.versions import ALL_TRAFFIC, Version, Versions, VersionState
@@ -71,6 +72,8 @@ class Served:
     """Number of the version of the alias that has its traffic."""
     candidate: "Candidate | None" = None
     """What gets a share of the alias's traffic."""
+    absent: bool = False
+    """True if the alias has a version whose deployment inference does not serve right now, as within a swap."""
 
     @property
     def state(self) -> str:
@@ -187,15 +190,21 @@ class Routes:
     def _read(self) -> dict[str, Served]:
         aliases = self._aliases.all()
         live = self._versions.live()
-        deployments = {item.name: item for item in self._rooms.deployments() if item.state in _LIVE}
+        listed = {item.name: item for item in self._rooms.deployments()}
+        deployments = {name: item for name, item in listed.items() if item.state in _LIVE}
         table = {name: Served(name=name, deployment=item, alias=None) for name, item in deployments.items()}
         for alias in aliases.values():
-            if alias.deployment in deployments:
+            version = next((v for v in live if v.deployment == alias.deployment), None)
+            deployment = deployments.get(alias.deployment)
+            if deployment is None and version is not None:
+                deployment = _stand_in(version, listed.get(alias.deployment))
+            if deployment is not None:
                 table[alias.name] = Served(
                     name=alias.name,
-                    deployment=deployments[alias.deployment],
+                    deployment=deployment,
                     alias=alias,
-                    version=next((v.number for v in live if v.deployment == alias.deployment), 0),
+                    version=version.number if version else 0,
+                    absent=alias.deployment not in deployments,
                     candidate=_candidate(alias.name, live, deployments),
                 )
         return table
@@ -207,6 +216,19 @@ def position(alias: str, user: str) -> float:
         return random.random() * ALL_TRAFFIC  # noqa: S311 - shares of traffic, no secret
     digest = hashlib.blake2b(f"{alias}\0{user}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64 * ALL_TRAFFIC
+
+
+def _stand_in(version: Version, listed: inference_pb2.Deployment | None) -> inference_pb2.Deployment:
+    """Return what stands for a version's deployment that is not served: what failed itself, else one to wait for."""
+    if listed is not None and listed.state == inference_pb2.DEPLOYMENT_STATE_FAILED:
+        return listed
+    return inference_pb2.Deployment(
+        name=version.deployment,
+        state=inference_pb2.DEPLOYMENT_STATE_RECOVERING,
+        model=ref_to_proto(ArtifactRef.parse(version.model)),
+        adapter=ref_to_proto(ArtifactRef.parse(version.adapter)) if version.adapter else None,
+        detail="its engine was stopped, to make room for another version or for a moment",
+    )
 
 
 def _candidate(
