@@ -211,8 +211,25 @@ class Rollouts:
             self._start(version)
         elif version.state is VersionState.CANARY:
             self._judge(version)
+        elif version.state is VersionState.SERVING:
+            self._keep(version)
         elif version.state in GONE:
             self._stop(version)
+
+    def _keep(self, version: Version) -> None:
+        """Deploy a serving version again that inference lost, unless it was stopped to make room for another one."""
+        served = self._routes.table().get(version.alias)
+        if served is None or not served.absent or served.version != version.number:
+            return
+        others = self.versions.of(version.alias)
+        if any(v.state is VersionState.STARTING and v.weight >= ALL_TRAFFIC for v in others):
+            return
+        adapter = ArtifactRef.parse(version.adapter) if version.adapter else None
+        request = _request(version.deployment, ArtifactRef.parse(version.model), adapter, version.spec, "")
+        try:
+            self._deployed(request)
+        except TunewrightError as error:  # it stays the serving version, whatever inference says
+            _log.warning("a serving version is not back yet: %s", error.message, extra={"alias": version.alias})
 
     def _start(self, version: Version) -> None:
         model, adapter = ArtifactRef.parse(version.model), version.adapter and ArtifactRef.parse(version.adapter)
