@@ -4,11 +4,14 @@ Artifacts of a stack (`adapters/…`, `models/…`, `datasets/…`) are fetched 
 weights are merged.
 """
 
+import hashlib
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -20,6 +23,7 @@ from tunewright.cli.errors import CliError
 
 _KINDS = {"adapter": "adapters/", "base": "models/", "model": "models/", "dataset": "datasets/"}
 _MANIFEST = "manifest.json"
+_ID = re.compile(r"[0-9a-f]{64}")
 
 
 def run_stage(
@@ -59,13 +63,19 @@ def run_stage(
     settings.unlink()
     if child.returncode:
         raise CliError(f"the {stage} failed", lines=[line.removeprefix("merger: ") for line in words[-24:]])
+    for folder in folders.values():
+        if folder.parent == scratch:  # fetched for this run; after a failure it stays, for the next attempt
+            shutil.rmtree(folder)
+    if not any(scratch.iterdir()):
+        scratch.rmdir()
 
 
 def find_input(name: str, text: str, scratch: Path, connect: Callable[[], Gateway]) -> Path:
     """Return the folder that is meant: one that is here, or that of an artifact, fetched.
 
     Raises:
-        CliError: there is no such folder, or it is an artifact of another kind.
+        CliError: there is no such folder, it is an artifact of another kind, or what comes is not what its manifest
+            promises.
     """
     folder = Path(text)
     if folder.is_dir():
@@ -74,19 +84,48 @@ def find_input(name: str, text: str, scratch: Path, connect: Callable[[], Gatewa
         raise CliError(
             f"{text} is no folder, nor {_KINDS[name]}… of a stack", remedy=f"Name the {name}'s folder or its artifact."
         )
-    target = scratch / name
-    target.mkdir(parents=True, exist_ok=True)
     gateway = connect()
     manifest = gateway.get(f"/v1/artifacts/{text}")
+    target = scratch / _checked_id(manifest, text)
     for file in manifest["files"]:
-        path = target / file["path"]
-        if path.is_file() and path.stat().st_size == file["size_bytes"]:
+        path = target / _checked_path(file["path"])
+        if path.is_file() and _sha256(path) == file["sha256"]:
             continue  # fetched before a break
         path.parent.mkdir(parents=True, exist_ok=True)
-        gateway.download(f"/v1/artifacts/{text}/files/{file['path']}", path)
+        partial = path.with_name(f"{path.name}.partial")
+        gateway.download(f"/v1/artifacts/{text}/files/{file['path']}", partial)
+        if (found := _sha256(partial)) != file["sha256"]:
+            partial.unlink()
+            raise CliError(
+                f"{text}: {file['path']} came with SHA-256 {found}, its manifest promises {file['sha256']}",
+                remedy="Try again; if it stays so, the stored artifact is damaged: run its stage again.",
+            )
+        partial.replace(path)
     document = {key: value for key, value in manifest.items() if key not in _VIEW}
+    target.mkdir(parents=True, exist_ok=True)
     (target / _MANIFEST).write_text(json.dumps(document), "utf-8")
     return target
+
+
+def _checked_id(manifest: Mapping[str, Any], text: str) -> str:
+    """Return the artifact's id, which names its folder here; that it is the manifest's hash the stage looks at."""
+    found, asked = str(manifest.get("id")), text.partition("/")[2]
+    if not _ID.fullmatch(found) or (_ID.fullmatch(asked) and asked != found):
+        raise CliError(f"the gateway gives {found!r} as the id of {text}", remedy="Look at --url: is it Tunewright's?")
+    return found
+
+
+def _checked_path(path: str) -> str:
+    """Return a manifest's path if it stays in its folder and is not that of the manifest itself."""
+    pure = PurePosixPath(path)
+    if path != str(pure) or pure.is_absolute() or ".." in pure.parts or "\\" in path or path in {"", ".", _MANIFEST}:
+        raise CliError(f"{path!r} is no path inside an artifact", remedy="Look at --url: is it Tunewright's?")
+    return path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _VIEW = frozenset({"object", "ref"})

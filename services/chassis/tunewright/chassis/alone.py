@@ -5,6 +5,7 @@ The same function that the service runs, for debugging, scripts and benchmarks. 
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any
 
 import yaml
 
-from tunewright.artifacts import IntegrityError, Manifest, seal
-from tunewright.artifacts.layout import MANIFEST
+from tunewright.artifacts import FileEntry, IntegrityError, Manifest, UnsafePath, file_sha256, seal
+from tunewright.artifacts.layout import MANIFEST, checked_path
+from tunewright.artifacts.transfer import chosen
 from tunewright.chassis import logs
 from tunewright.chassis.child import run as run_stage
 from tunewright.chassis.child import write_atomically
-from tunewright.chassis.errors import Conflict, InvalidSpec, foreign
+from tunewright.chassis.errors import Conflict, InvalidSpec, Refused, foreign
 from tunewright.chassis.reporter import StageReporter
 from tunewright.chassis.stage import Stage
 
@@ -52,7 +54,7 @@ def run(arguments: argparse.Namespace, stages: Mapping[str, Stage]) -> None:
     for name, folder in folders.items():
         if not folder.is_dir():
             raise InvalidSpec(f"--input {name}: {folder} is no folder", remedy="Name the folder that holds the files.")
-    manifests = _manifests(folders)
+    manifests = _manifests(folders, stage)
     if manifests:
         runtime.setdefault("manifests", {name: found.model_dump(mode="json") for name, found in manifests.items()})
     output.mkdir(parents=True, exist_ok=True)
@@ -68,16 +70,51 @@ def run(arguments: argparse.Namespace, stages: Mapping[str, Stage]) -> None:
     reporter.event("sealed", f"{manifest.ref} in {output}")
 
 
-def _manifests(folders: Mapping[str, Path]) -> dict[str, Manifest]:
-    """Return the manifests of inputs that a stage made; a plain folder has none, nor has one of another tool."""
+def _manifests(folders: Mapping[str, Path], stage: Stage) -> dict[str, Manifest]:
+    """Return the manifests of inputs that a stage made; a plain folder has none, nor has one of another tool.
+
+    Raises:
+        Refused: a manifest of ours is damaged, or a file that the stage reads is not what it promises.
+    """
     found = {}
     for name, folder in folders.items():
-        path = folder / MANIFEST
         try:
-            found[name] = Manifest.from_json(path.read_bytes())
-        except (FileNotFoundError, IntegrityError):
+            data = (folder / MANIFEST).read_bytes()
+        except FileNotFoundError:
             continue
+        if not _is_ours(data):
+            continue
+        try:
+            manifest = Manifest.from_json(data)
+            for entry in chosen(manifest.files, stage.files.get(name)):
+                _check_file(folder / checked_path(entry.path), entry)
+        except (IntegrityError, UnsafePath) as error:
+            raise Refused(
+                f"--input {name}: {folder} is not the artifact that its {MANIFEST} names: {error}",
+                remedy=f"Fetch or make it again; to use its files as a plain folder, remove {MANIFEST}.",
+            ) from error
+        found[name] = manifest
     return found
+
+
+_MARKS = re.compile(rb'"(?:schema_version|created_by|size_bytes|base_model)"')
+"""Keys of our manifests: two of them make a file one of ours, even where it is cut or no longer JSON."""
+
+
+def _is_ours(data: bytes) -> bool:
+    return len(set(_MARKS.findall(data))) > 1
+
+
+def _check_file(path: Path, entry: FileEntry) -> None:
+    """Compare a file with its entry.
+
+    Raises:
+        IntegrityError: it is missing or differs.
+    """
+    if not path.is_file():
+        raise IntegrityError(f"{entry.path} is missing")
+    if (found := file_sha256(path)) != entry.sha256:
+        raise IntegrityError(f"{entry.path} has SHA-256 {found}, {entry.sha256} is promised")
 
 
 def _print(event: dict[str, Any]) -> None:
