@@ -159,8 +159,28 @@ def test_below_the_threshold_nothing_is_published_and_the_table_is_shown(
 def test_a_dequantized_merge_of_an_adapter_from_full_precision_is_refused() -> None:
     only = {name: found for name, found in measured(0.0, 0.0).items() if name != "dequantized"}
     assert choose(only, "auto") == "full_precision"
-    with pytest.raises(Refused, match="trained on a base in full precision"):
+    with pytest.raises(Refused, match="it was not made; full_precision was"):
         choose(only, "dequantized")
+
+
+@pytest.mark.parametrize(("known", "why"), [(True, "trained on a base in full precision"), (False, "has no manifest")])
+def test_a_dequantized_merge_that_cannot_be_made_is_refused_before_anything_is_written(
+    *, known: bool, why: str, adapter: Path, dataset: Path, tmp_path: Path, make_reporter: Callable[..., Any]
+) -> None:
+    report, _ = make_reporter(**(manifests(TINY, adapter) if known else {}))
+    inputs = {"adapter": adapter, "base": TINY, "dataset": dataset}
+    with pytest.raises(Refused, match=why):
+        stage.run(MergeSpec(merge="dequantized"), inputs, tmp_path / "output", report)
+    assert not list(tmp_path.glob("output*"))
+
+
+def test_a_base_whose_names_are_not_transformers_is_refused_with_that_reason(
+    run: Callable[..., Any], adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunewright.merger.dequantized.quantized_layers", lambda _: {"other.weight": False})
+    with pytest.raises(Refused, match=r"the base stores other\.weight otherwise than transformers names it"):
+        run(adapter, merge="dequantized")
+    assert not list(tmp_path.glob("*.candidates"))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from gguf import GGUFReader
+from jinja2 import Environment, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GgufConfig
 
@@ -18,7 +22,7 @@ from tunewright.artifacts import Kind, Manifest
 from tunewright.chassis.errors import InvalidSpec, Refused
 from tunewright.merger import exporting
 from tunewright.merger.compressing import Compression
-from tunewright.merger.gguf_file import write_gguf
+from tunewright.merger.gguf_file import without_marks, write_gguf
 from tunewright.merger.spec import ExportSpec
 
 
@@ -120,6 +124,60 @@ def test_what_llama_cpp_would_read_otherwise_is_refused_by_name(tmp_path: Path) 
     )
     with pytest.raises(Refused, match="a tokenizer of type Unigram"):
         write_gguf(unigram, output, "q8_0")
+
+
+class _Generation(Extension):
+    """What transformers makes of the mark: its body as it stands."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja2's own way
+
+    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+@pytest.mark.parametrize("dashes", ["", "-"])
+def test_a_template_without_its_marks_renders_the_same(dashes: str) -> None:
+    template = (
+        f"Q\n{{%{dashes} generation {dashes}%}}\n  A {{{{ 'x' }}}}\n  {{%{dashes} endgeneration {dashes}%}}\nend\n"
+    )
+    how: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True}
+    expected = Environment(extensions=[_Generation], **how).from_string(template).render()  # noqa: S701 - chat templates are no HTML
+    assert Environment(**how).from_string(without_marks(template)).render() == expected  # noqa: S701 - likewise
+
+
+LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
+
+
+def split_by(pattern: str) -> Callable[[dict[str, Any]], None]:
+    """Return a change to a tokenizer: it splits by `pattern` and merges once."""
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    steps = [split, {"type": "ByteLevel", "use_regex": False}]
+
+    def change(document: dict[str, Any]) -> None:
+        document["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
+        document["model"]["merges"] = ["a b"]
+
+    return change
+
+
+def test_a_splitting_is_named_by_its_whole_pattern_and_the_first_token_is_told(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    output.mkdir()
+    model = changed_model(tmp_path / "llama", "tokenizer.json", split_by(LLAMA_3))
+    config = json.loads((model / "tokenizer_config.json").read_text("utf-8"))
+    special = json.loads((model / "tokenizer.json").read_text("utf-8"))["added_tokens"][0]
+    (model / "tokenizer_config.json").write_text(json.dumps({**config, "bos_token": special["content"]}), "utf-8")
+    write_gguf(model, output, "q8_0")
+    reader = GGUFReader(output / "model.gguf")
+    assert bytes(reader.fields["tokenizer.ggml.pre"].parts[-1]) == b"llama-bpe"
+    assert int(reader.fields["tokenizer.ggml.bos_token_id"].parts[-1][0]) == special["id"]
+    other = changed_model(tmp_path / "other", "tokenizer.json", split_by(LLAMA_3.replace("'s|", "")))
+    with pytest.raises(Refused, match=r"splits by \['Split', 'ByteLevel'\] .*1,3"):
+        write_gguf(other, output, "q8_0")
 
 
 def test_a_missing_input_is_named(tmp_path: Path, make_reporter: Callable[..., Any]) -> None:

@@ -19,6 +19,7 @@ from tunewright.chassis.errors import InvalidData, InvalidSpec, Refused
 from tunewright.merger import stage, streaming
 from tunewright.merger.headers import TensorInfo
 from tunewright.merger.plan import LowRank, MergePlan
+from tunewright.merger.probes import Conversation, render
 from tunewright.merger.spec import MergeSpec
 from tunewright.merger.weights import Change, ReadRows, prepare
 
@@ -226,3 +227,33 @@ def test_missing_inputs_and_probes_are_named(adapter: Path, tmp_path: Path, make
     empty = write_dataset(tmp_path / "empty", 0)
     with pytest.raises(InvalidData, match=r"validation\.jsonl"):
         stage.run(MergeSpec(), {"adapter": adapter, "base": TINY, "dataset": empty}, tmp_path, report)
+
+
+def test_nothing_of_an_earlier_attempt_is_published(run: Callable[..., Any], adapter: Path, tmp_path: Path) -> None:
+    """What an attempt with other inputs left behind: other files of weights, a golden record, another candidate."""
+    bare = tmp_path / "bare"
+    shutil.copytree(adapter, bare, ignore=shutil.ignore_patterns("golden.json"))
+    _, clean, _ = run(bare)
+    left = stage.candidates_folder(tmp_path / "output-2")
+    for name in ("full_precision/model-00001-of-00002.safetensors", "full_precision/stale.json", "dequantized/weights"):
+        (left / name).parent.mkdir(parents=True, exist_ok=True)
+        (left / name).write_text("stale")
+    (left / "full_precision" / "golden.json").write_text('{"end_token_ids": [7]}')
+    _, output, _ = run(bare)
+    assert output.name == "output-2"
+    assert sorted(path.name for path in output.iterdir()) == sorted(path.name for path in clean.iterdir())
+    assert "model.safetensors" in {path.name for path in output.iterdir()}
+    assert not left.exists()
+
+
+def test_a_refused_merge_leaves_no_candidates(run: Callable[..., Any], strong: Path, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="not the model that was trained"):
+        run(changed(strong, tmp_path / "alpha", lora_alpha=64))
+    assert not list(tmp_path.glob("*.candidates"))
+
+
+def test_probes_are_rendered_on_the_date_of_training() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(str(TINY))
+    messages = [{"role": "user", "content": "?"}]
+    tokenizer.chat_template = "{{ strftime_now('%Y-%m-%d') }}"
+    assert tokenizer.decode(render(tokenizer, Conversation(messages))) == "2024-07-26"

@@ -38,6 +38,29 @@ class Measured:
         return {**figures, "eval_loss": rounded(self.eval_loss, 4)}
 
 
+def refuse_what_cannot_be_made(asked: str, *, quantized: bool, known: bool) -> None:
+    """Refuse a dequantised merge, before anything is written, where no training in 4 bits is known of.
+
+    Args:
+        asked: a candidate's name, or `auto`.
+        quantized: the adapter's manifest says that its base was quantised.
+        known: the adapter has a manifest.
+
+    Raises:
+        Refused: with what is missing.
+    """
+    if asked != DEQUANTIZED or quantized:
+        return
+    why = (
+        "the adapter was trained on a base in full precision"
+        if known
+        else "the adapter has no manifest, so how its base was quantised in training is not known"
+    )
+    raise Refused(
+        f"merge: {DEQUANTIZED} is asked for, but {why}", remedy="Set merging.merge to auto or full_precision."
+    )
+
+
 def choose(measured: Mapping[str, Measured], asked: str) -> str:
     """Return the name of the candidate to publish.
 
@@ -53,7 +76,7 @@ def choose(measured: Mapping[str, Measured], asked: str) -> str:
         return min(merged, key=lambda name: _rank(measured[name]))
     if asked not in merged:
         raise Refused(
-            f"merge: {asked} is asked for, but the adapter was trained on a base in full precision",
+            f"merge: {asked} is asked for, but it was not made; {', '.join(merged)} was",
             remedy="Set merging.merge to auto or full_precision.",
         )
     return asked

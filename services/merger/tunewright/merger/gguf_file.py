@@ -4,7 +4,6 @@ Matrices in `gguf_type`, all else in fp32. What llama.cpp would read otherwise t
 name. Knows nothing of whether the result is any good.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,9 +29,13 @@ _TYPES = {
     "bf16": (gguf.GGMLQuantizationType.BF16, gguf.LlamaFileType.MOSTLY_BF16),
     "f16": (gguf.GGMLQuantizationType.F16, gguf.LlamaFileType.MOSTLY_F16),
 }
-_PATTERNS = {r"\p{N}{1,3}": "llama-bpe", r"|\p{N}|": "qwen2"}
-"""Part of a tokenizer's splitting pattern → llama.cpp's name of that splitting."""
-_MARKER = re.compile(r"\{%(-?)\s*(?:end)?generation\s*(-?)%\}")
+_WORDS, _REST = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|",
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+)
+_PATTERNS = {rf"{_WORDS}\p{{N}}{{1,3}}{_REST}": "llama-bpe", rf"{_WORDS}\p{{N}}{_REST}": "qwen2"}
+"""A tokenizer's whole splitting pattern → llama.cpp's name of that splitting, which has the same pattern."""
+_MARKER = re.compile(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}")
 """Marks of the assistant's words, which only training reads."""
 
 
@@ -128,14 +131,27 @@ def _add_tokenizer(writer: gguf.GGUFWriter, model: Path, config: dict[str, Any])
     writer.add_token_types([_token_type(number, tokens, special) for number in range(size)])
     writer.add_token_merges(merges)
     own = read_json(model / "tokenizer_config.json")
-    for key, add in (("eos_token", writer.add_eos_token_id), ("pad_token", writer.add_pad_token_id)):
+    adders = {
+        "bos_token": writer.add_bos_token_id,
+        "eos_token": writer.add_eos_token_id,
+        "pad_token": writer.add_pad_token_id,
+    }
+    for key, add in adders.items():
         text = own.get(key)
         name = text.get("content") if isinstance(text, dict) else text
         for number, entry in special.items():
             if entry["content"] == name:
                 add(number)
     writer.add_add_bos_token(value=False)
-    writer.add_chat_template(_MARKER.sub(r"{{\1 '' \2}}", chat_template(model, "the model")))
+    writer.add_chat_template(without_marks(chat_template(model, "the model")))
+
+
+def without_marks(template: str) -> str:
+    """Return a chat template that renders the same without transformers' `generation` tag, which llama.cpp lacks.
+
+    A statement takes the mark's place: line breaks around a tag are trimmed, those around a value are not.
+    """
+    return _MARKER.sub(r"{%\1 set generation_ = 0 \2%}", template)
 
 
 def _token_type(number: int, tokens: dict[int, str], special: dict[int, Any]) -> gguf.TokenType:
@@ -153,19 +169,19 @@ def _splitting(document: dict[str, Any], merges: list[str]) -> str:
     pre = document.get("pre_tokenizer") or {}
     steps = pre.get("pretokenizers", [pre])
     kinds = [step.get("type") for step in steps]
-    pattern = json.dumps([step.get("pattern") for step in steps], ensure_ascii=False).replace("\\\\", "\\")
+    patterns = [step.get("pattern", {}).get("Regex") for step in steps if step.get("type") == "Split"]
     if document["model"].get("type") == "BPE" and "ByteLevel" in kinds:
         if not merges:
             return "gpt-2"  # one token a byte, however it is split
-        for part, name in _PATTERNS.items():
-            if "Split" in kinds and part in pattern:
-                return name
+        if kinds == ["Split", "ByteLevel"] and patterns[0] in _PATTERNS:
+            return _PATTERNS[patterns[0]]
         if kinds == ["Digits", "ByteLevel"]:
             return "smollm"
         if kinds == ["ByteLevel"]:
             return "gpt-2"
     raise Refused(
-        f"a tokenizer of type {document['model'].get('type')} that splits by {kinds} is not exported as gguf",
+        f"a tokenizer of type {document['model'].get('type')} that splits by {kinds} {patterns or ''} is not exported "
+        "as gguf",
         remedy="Convert the merged folder with llama.cpp's own convert_hf_to_gguf.py.",
     )
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from tunewright.artifacts.conversations import for_template
+from tunewright.artifacts.conversations import for_template, strftime_now
 from tunewright.chassis.errors import InvalidData, Refused
 
 VALIDATION = "validation.jsonl"
@@ -75,7 +75,7 @@ def _conversation(row: dict[str, Any]) -> Conversation:
 
 
 def render(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, *, generate: bool = False) -> list[int]:
-    """Return the token ids of a conversation by the tokenizer's own chat template.
+    """Return the token ids of a conversation by the tokenizer's own chat template, on TEMPLATE_DATE as in training.
 
     Args:
         tokenizer: with a chat template.
@@ -85,6 +85,7 @@ def render(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, *, ge
     ids: Any = tokenizer.apply_chat_template(
         for_template(conversation.messages),
         tools=conversation.tools or None,
+        strftime_now=strftime_now,
         tokenize=True,
         add_generation_prompt=generate,
         return_dict=False,

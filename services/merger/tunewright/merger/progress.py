@@ -107,6 +107,8 @@ class UnfinishedModel:
                 continue  # cut short when its process was killed: that part is written again
         if found.get("mark") != self._mark:
             self._remove()
+            for path in self._folder.glob("*.safetensors*"):  # of another merge: they would be published beside these
+                path.unlink()
             return {}
         if not text.endswith("\n"):
             with self._notes.open("a", encoding="utf-8") as file:

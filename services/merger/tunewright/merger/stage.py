@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.artifacts import Kind, Manifest
-from tunewright.chassis.errors import InvalidSpec
+from tunewright.chassis.errors import InvalidSpec, Refused
 from tunewright.chassis.stage import Reporter, Severity
 from tunewright.merger.adapter_config import AdapterConfig, read_adapter_config
 from tunewright.merger.candidates import (
@@ -20,6 +20,7 @@ from tunewright.merger.candidates import (
     Measured,
     choose,
     refuse_a_bad_merge,
+    refuse_what_cannot_be_made,
     rounded,
     table,
 )
@@ -34,7 +35,7 @@ from tunewright.merger.golden import (
     read_golden,
     refuse_another_model,
 )
-from tunewright.merger.headers import TensorInfo
+from tunewright.merger.headers import INDEX_NAME, TensorInfo
 from tunewright.merger.lineage import check_lineage, check_settings, manifests_of
 from tunewright.merger.measuring import Found, Measurement
 from tunewright.merger.plan import MergePlan, plan_merge
@@ -73,14 +74,19 @@ def run(spec: MergeSpec, inputs: Mapping[str, Path], output_dir: Path, report: R
 
     trained_on = manifests["adapter"].quantization if "adapter" in manifests else None
     quantization = Quantization.read(trained_on)
+    refuse_what_cannot_be_made(spec.merge, quantized=quantization is not None, known="adapter" in manifests)
     plans = _candidates(plan, spec, base, quantization, report)
     folders = _write_candidates(plans, spec, base, adapter, output_dir, report)
     measurement = _measurement(
         spec, base, adapter, quantization, tensors, probes, golden, len(plans), report, known="adapter" in manifests
     )
-    found = measurement.run(folders)
-    chosen = choose(found.candidates, spec.merge)
-    refuse_a_bad_merge(found.candidates, chosen, max_kl=spec.max_kl, max_trained_kl=spec.max_trained_kl)
+    try:
+        found = measurement.run(folders)
+        chosen = choose(found.candidates, spec.merge)
+        refuse_a_bad_merge(found.candidates, chosen, max_kl=spec.max_kl, max_trained_kl=spec.max_trained_kl)
+    except Refused:
+        shutil.rmtree(candidates_folder(output_dir))  # another attempt would be refused as well
+        raise
     _keep(folders, chosen, output_dir)
     if added := add_end_tokens(output_dir):
         report.event("end_tokens", f"The model now also stops at tokens {added}, as it was trained to.", added=added)
@@ -119,7 +125,11 @@ def _plan(base: Path, adapter: Path, tensors: list[TensorInfo], manifests: Mappi
 def _candidates(
     plan: MergePlan, spec: MergeSpec, base: Path, quantization: Quantization | None, report: Reporter
 ) -> dict[str, MergePlan]:
-    """Return the plans of the candidates to make, by name."""
+    """Return the plans of the candidates to make, by name.
+
+    Raises:
+        Refused: the one asked for cannot be made of this base.
+    """
     plans = {FULL_PRECISION: plan} if spec.merge != DEQUANTIZED else {}
     if quantization is None or spec.merge == FULL_PRECISION:
         return plans or {FULL_PRECISION: plan}
@@ -127,7 +137,13 @@ def _candidates(
 
     layers = quantized_layers(base)
     if missing := sorted(layers.keys() - {tensor.name for tensor in plan.tensors}):
-        words = f"the base stores {missing[0]} otherwise than transformers names it; only full precision is merged"
+        why = f"the base stores {missing[0]} otherwise than transformers names it"
+        words = f"{why}; only full precision is merged"
+        if spec.merge == DEQUANTIZED:
+            raise Refused(
+                f"merge: {DEQUANTIZED} cannot be made: {why}",
+                remedy="Set merging.merge to auto or full_precision.",
+            )
         report.event("no_dequantized", words, severity=Severity.WARNING, missing=missing[:5])
         return {FULL_PRECISION: plan}
     return {**plans, DEQUANTIZED: replace(plan, quantization=quantization, quantized=layers)}
@@ -138,6 +154,7 @@ def _write_candidates(
 ) -> dict[str, Path]:
     """Write each candidate into a folder beside the output, where a later attempt finds what this one wrote."""
     folders = {}
+    _remove_others(candidates_folder(output_dir), plans)
     for name, plan in plans.items():
 
         def on_part(done: int, total: int, name: str = name) -> None:
@@ -146,7 +163,11 @@ def _write_candidates(
 
         folder = folders[name] = candidates_folder(output_dir) / name
         folder.mkdir(parents=True, exist_ok=True)
-        write_merged(plan, folder, spec.max_shard_bytes, on_part)
+        written = write_merged(plan, folder, spec.max_shard_bytes, on_part)
+        index = {INDEX_NAME} if len(written) > 1 else set()
+        for path in folder.iterdir():
+            if path.name not in {file.name for file in written} | index:
+                path.unlink()  # an earlier attempt's companions: they would be published
         copy_companions(base, adapter, folder)
     return folders
 
@@ -154,6 +175,13 @@ def _write_candidates(
 def candidates_folder(output_dir: Path) -> Path:
     """Return where candidates lie until one is chosen."""
     return output_dir.with_name(output_dir.name + ".candidates")
+
+
+def _remove_others(folder: Path, plans: Mapping[str, MergePlan]) -> None:
+    """Remove candidates that this run does not make, left by an attempt with other settings."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name not in plans:
+            shutil.rmtree(path)
 
 
 def _keep(folders: Mapping[str, Path], chosen: str, output_dir: Path) -> None:
