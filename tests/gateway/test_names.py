@@ -173,6 +173,18 @@ def _until(true: Any) -> None:  # noqa: ANN401 - a question
         time.sleep(0.1)
 
 
+def test_a_run_does_not_put_another_base_under_a_name_that_another_project_uses(
+    shop: Project, evil: Project, models: dict[str, str]
+) -> None:
+    before = shop.client.get("/v1/deployments/common-base").json()["model"]
+    run = evil.submit("swap-bot", base_name="common-base", base_model="other")
+    assert run.is_success, run.text
+    failed = evil.wait(f"/v1/runs/{run.json()['id']}", "state", "failed")
+    assert "'common-base' is taken" in failed["failure"]["message"]
+    assert shop.client.get("/v1/deployments/common-base").json()["model"] == before
+    assert models
+
+
 def test_a_base_is_stopped_only_once_no_other_project_has_a_model_on_it(
     shop: Project, evil: Project, models: dict[str, str]
 ) -> None:

@@ -27,10 +27,12 @@ from tunewright.gateway.aliases import Aliases
 from tunewright.gateway.clients import Room, Rooms, result_of
 from tunewright.gateway.fields import values_of
 from tunewright.gateway.journal import Event, Journal
+from tunewright.gateway.owners import taken
 from tunewright.gateway.recipe import Recipe, parse
 from tunewright.gateway.routing import Routes
 from tunewright.gateway.stages import Inputs, JobStage
 from tunewright.gateway.versions import Cause, Versions
+from tunewright.gateway.visible import VisibleModels
 from tunewright.v1 import inference_pb2, job_pb2
 
 _FIRST_WAIT_SECONDS = 0.5
@@ -59,6 +61,7 @@ class StageRunner:
         aliases: Aliases,
         versions: Versions,
         routes: Routes,
+        models: VisibleModels,
         *,
         deploy_timeout_seconds: float,
     ) -> None:
@@ -67,6 +70,7 @@ class StageRunner:
         self._rooms = rooms
         self._aliases = aliases
         self._routes = routes
+        self._models = models
         self._deploy_timeout_seconds = deploy_timeout_seconds
 
     def begin(self, run_id: str) -> dict[str, Any]:
@@ -127,12 +131,14 @@ class StageRunner:
 
         Raises:
             Cancelled: somebody cancelled the run.
+            Conflict: another project has another model under this name.
             TunewrightError: the deployment failed.
         """
         refs = Inputs({"model": ArtifactRef.parse(model)})
 
         def attempt() -> str:
             """Deploy, or attach to the deployment, and wait until it answers."""
+            self._refuse_to_replace(run_id, name, model)
             self.journal.stage_runs(run_id, stage_name, service=Room.INFERENCE.value, deployment=name)
             deployment = stages.deploy(self._rooms, self._recipe(run_id), name, refs)
             self._await_ready(run_id, stage_name, deployment)
@@ -248,6 +254,16 @@ class StageRunner:
         while self.journal.pause_requested(run_id):
             self._raise_if_cancelled(run_id)
             time.sleep(_PAUSE_POLL_SECONDS)
+
+    def _refuse_to_replace(self, run_id: str, name: str, model: str) -> None:
+        """Leave alone what another project uses: inference replaces what differs."""
+        try:
+            found = self._rooms.deployment(name)
+        except NotFound:
+            return
+        stopped = found.state == inference_pb2.DEPLOYMENT_STATE_STOPPED
+        if not stopped and str(ref_from_proto(found.model)) != model and self._models.used_beside(run_id, name):
+            raise taken(name)
 
     def _await_ready(self, run_id: str, stage: str, deployment: inference_pb2.Deployment) -> None:
         deadline = time.monotonic() + self._deploy_timeout_seconds

@@ -122,12 +122,12 @@ def build(settings: GatewaySettings) -> State:
     rooms, owners = Rooms(settings), Owners(database)
     versions, traffic = Versions(database), Traffic()
     routes = Routes(aliases, versions, rooms)
+    models = VisibleModels(database, routes, owners)
     runner = StageRunner(
-        journal, rooms, aliases, versions, routes, deploy_timeout_seconds=settings.deploy_timeout_seconds
+        journal, rooms, aliases, versions, routes, models, deploy_timeout_seconds=settings.deploy_timeout_seconds
     )
     runs = DurableRuns(Pipeline(runner), journal, database_url=settings.database_url, executor_id=settings.executor_id)
     records, jobs = FileRecords(database), JobRecords(database)
-    models = VisibleModels(database, routes, owners)
     filing = Filing(store=store, records=records, manifests={})
     fine_tuning = FineTuning(
         files=filing, records=jobs, views=views, models=models, folder=settings.work_dir / "fine_tuning"

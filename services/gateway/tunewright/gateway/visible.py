@@ -123,6 +123,10 @@ class VisibleModels:
         with self._database.read() as connection:
             return any(runs.get(run, DEFAULT_PROJECT) != project for run in connection.execute(query).scalars())
 
+    def used_beside(self, run_id: str, deployment: str) -> bool:
+        """Return True if another project than that of this run uses a deployment."""
+        return self.used_by_another(self._owners.project(RUN, run_id), deployment)
+
     def resolve(self, project: str, model: str, user: str = "") -> Route:
         """Return where a project's model answers for one of its users. Raises ModelNotFound, Unavailable."""
         return replace(self._routes.resolve(self.get(project, model).served.name, user), model=model)
