@@ -11,6 +11,7 @@ Rates on a CPU are by CPU time, as ratios within one process.
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -55,8 +56,9 @@ _SIDE = 1024
 def h100() -> list[dict[str, Any]]:
     """Return a row for each peak that was measured on an H100 with the 7B shape."""
     rows = [_fast_row(run) for run in _runs("qlora_fast_h100.json") if "T" in run]
-    budgets = json.loads((RESULTS / "qlora_budgets_h100.json").read_bytes())["runs"]
-    rows += [_budget_row(run) for run in budgets if run["who"] == "ours" and "peak_reserved_gb" in run]
+    for name in ("qlora_budgets_h100.json", "qlora_memory_h100.json"):
+        budgets = json.loads((RESULTS / name).read_bytes())["runs"]
+        rows += [_budget_row(name, run) for run in budgets if run["who"] == "ours" and "peak_reserved_gb" in run]
     plain = next(run for run in json.loads((RESULTS / "qlora_gpu_h100.json").read_bytes())["runs"]
                  if run["who"] == "ours" and "peak_reserved_gb" in run)  # fmt: skip
     rows.append(_plain_row("qlora_gpu_h100.json", "2 × 2048, checkpointing", plain["peak_reserved_gb"], {}))
@@ -87,18 +89,21 @@ def _fast_row(run: dict[str, Any]) -> dict[str, Any]:
     return _row("qlora_fast_h100.json", f"fast path, {run['name']}", run["reserved_gb"], memory.total - memory.fixed)
 
 
-def _budget_row(run: dict[str, Any]) -> dict[str, Any]:
+def _budget_row(file: str, run: dict[str, Any]) -> dict[str, Any]:
     """Compare with the passes that the run said that it took."""
     told = next(event for event in run["events"] if event.startswith("fast_path"))
     tokens = int(told.partition("up to ")[2].partition(" ")[0])
-    keep = Keep.HOST if "inputs in host memory" in told else Keep.INPUT if "recomputed" in told else Keep.ALL
+    words = {"kept": Keep.ALL, "kept but for the MLP": Keep.ATTENTION, "recomputed": Keep.INPUT}
+    words["recomputed from inputs in host memory"] = Keep.HOST
+    counts = [(int(count), words[how]) for count, how in re.findall(r"(\d+) layers ([a-zA-Z ]+)", told)]
+    keeps = tuple(keep for count, keep in counts for _ in range(count))
     away = Away.HEAD if "two tiles" in told else Away.LAYERS if "two layers" in told else Away.NOTHING
     memory = passes_of(
         QWEN_7B, TrainingSpec.from_mapping({"max_length": 2048}), ROWS,
-        Machine("cuda", "NVIDIA H100 80GB HBM3", 80 * 10**9, 2), Plan(tokens, (keep,) * QWEN_7B.layers, away),
+        Machine("cuda", "NVIDIA H100 80GB HBM3", 80 * 10**9, 2), Plan(tokens, keeps, away),
     )  # fmt: skip
     name = f"fast path, vram_budget_gb {run['settings'].get('vram_budget_gb', 'not set')}"
-    return _row("qlora_budgets_h100.json", name, run["peak_reserved_gb"], memory.total - memory.fixed)
+    return _row(file, name, run["peak_reserved_gb"], memory.total - memory.fixed)
 
 
 def _plain_row(file: str, name: str, measured: float, settings: dict[str, Any]) -> dict[str, Any]:

@@ -22,11 +22,16 @@ from tunewright.trainer.spec import TrainingSpec
 ROOT = Path(__file__).parents[3]
 
 
-def test_peaks_of_an_h100_are_met_within_a_tenth_but_for_the_one_row_that_is_told() -> None:
+def test_peaks_of_an_h100_are_met_within_a_tenth_but_for_the_two_rows_that_are_told() -> None:
     rows = h100()
-    assert len(rows) == 17
-    off = [row["run"] for row in rows if not row["within"]]
-    assert off == ["plain path, 1 × 2048, checkpointing, after five attempts that ran out of memory"]
+    assert len(rows) == 21
+    off = [row for row in rows if not row["within"]]
+    assert [row["run"] for row in off] == [
+        "fast path, vram_budget_gb 3",
+        "plain path, 1 × 2048, checkpointing, after five attempts that ran out of memory",
+    ]
+    # More is counted than it took, by a seventh at most: nothing runs out of memory for it.
+    assert 0 < off[0]["error"] < 0.14
 
 
 def test_the_results_on_file_are_those_of_the_arithmetic_as_it_is() -> None:

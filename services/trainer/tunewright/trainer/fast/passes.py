@@ -61,7 +61,7 @@ HEAD_TILE = 64 * 2**20
 """Bytes of a tile of a head that lies in host memory; two are on the GPU."""
 FEWER_LOGITS = 0.65e9
 """Bytes that those save, with the libraries' workspaces for them. This, FIXED and MARGIN are fitted to what PyTorch had
-reserved on an H100 in eighteen runs, bench/results/vram_plan.json."""
+reserved on an H100 in the eighteen runs of the fast path in bench/results/vram_plan.json."""
 _GRADIENT_AND_COPY = 4 + 4
 _STATE = {"adamw_torch": 8}
 _STATE_8_BIT = 2
