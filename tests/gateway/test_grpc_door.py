@@ -42,6 +42,11 @@ def test_a_name_goes_through_its_life_over_grpc(make_gateway: MakeGateway, gatew
             with pytest.raises(grpc.RpcError) as refused:
                 stub.DeployVersion(deploy, metadata=metadata)
             assert refused.value.code() is code
+        empty = rollout_pb2.DeployVersionRequest(alias="grpc-bot", artifact=artifact, weight=101)
+        for metadata, code in (((), grpc.StatusCode.UNAUTHENTICATED), (KEY, grpc.StatusCode.INVALID_ARGUMENT)):
+            with pytest.raises(grpc.RpcError) as refused:  # the key is looked at before what is asked for
+                stub.DeployVersion(empty, metadata=metadata)
+            assert refused.value.code() is code
         assert stub.DeployVersion(deploy, metadata=KEY).version.number == 1
         _wait(stub, "SERVING")
         deploy.weight = 25
@@ -49,6 +54,10 @@ def test_a_name_goes_through_its_life_over_grpc(make_gateway: MakeGateway, gatew
         deploy.rules.update({"window_seconds": 3600})
         stub.DeployVersion(deploy, metadata=KEY)
         _wait(stub, "SERVING", "CANARY")
+        for wrong in ({"weight": 0}, {"why": "x" * 1001}):
+            with pytest.raises(grpc.RpcError) as refused:  # as over HTTP
+                stub.Promote(rollout_pb2.PromoteRequest(alias="grpc-bot", **wrong), metadata=KEY)
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         stub.Promote(rollout_pb2.PromoteRequest(alias="grpc-bot", why="good"), metadata=KEY)
         _wait(stub, "RETIRED", "SERVING")
         stub.RollBack(rollout_pb2.RollBackRequest(alias="grpc-bot"), metadata=KEY)

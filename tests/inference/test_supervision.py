@@ -146,6 +146,7 @@ def test_metrics_of_all_engines_are_shown_with_their_deployment_and_satisfy_prom
             for line in page.splitlines()
         )
     assert 'tunewright_inference_deployments{state="READY"} 2.0' in page
+    assert "tunewright_inference_adapters 1.0" in page
     assert 'tunewright_inference_golden_agreement_ratio{deployment="tiny"}' in page
     assert 'tunewright_inference_golden_agreement_ratio{deployment="adapted"} 1.0' in page
     assert page.count("# TYPE vllm_generation_tokens_total counter") == 1

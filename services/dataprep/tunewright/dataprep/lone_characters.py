@@ -18,8 +18,6 @@ from tunewright.dataprep.utf8 import character
 
 FIRST, LAST = 0x4E00, 0x9FA5
 """The ideographs of Unicode 1.1: letters to every splitter, whatever its Unicode."""
-_WIDTH = 3
-"""Bytes of one."""
 _LEAST_SHARE = 0.5
 """Where fewer edges between them are free, little would be gained."""
 

@@ -1,6 +1,5 @@
 """Aliases: the public name of a tuned model, and the deployment that answers for it. Knows nothing of engines."""
 
-import time
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -34,15 +33,6 @@ class Aliases:
             row.name: Alias(name=row.name, deployment=row.deployment, run_id=row.run_id, created_at=row.created_at)
             for row in rows
         }
-
-    def point(self, name: str, deployment: str, run_id: str) -> None:
-        """Let `name` be answered by `deployment` from now on."""
-        now = time.time()
-        values = {"deployment": deployment, "run_id": run_id, "changed_at": now}
-        with self._database.write() as connection:
-            changed = connection.execute(ALIASES.update().where(ALIASES.c.name == name).values(**values))
-            if changed.rowcount == 0:
-                connection.execute(ALIASES.insert().values(name=name, created_at=now, **values))
 
     def remove(self, name: str) -> None:
         """Forget a name; silent if there is none."""

@@ -21,7 +21,7 @@ from tunewright.gateway.http import aliases
 from tunewright.gateway.http.errors import Forbidden, TooManyRequests
 from tunewright.gateway.http.state import State
 from tunewright.gateway.keys import KeyRecord, Scope
-from tunewright.gateway.versions import ALL_TRAFFIC, Cause, Version
+from tunewright.gateway.versions import ALL_TRAFFIC, Version
 from tunewright.v1 import rollout_pb2, rollout_pb2_grpc
 
 _THREADS = 8
@@ -38,6 +38,7 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
         self, request: rollout_pb2.DeployVersionRequest, context: grpc.ServicerContext
     ) -> rollout_pb2.DeployVersionResponse:
         """File a new version; it comes up in the background."""
+        key = self._checked(request.alias, context, Scope.TRAIN)
         body = aliases.Deploy(
             artifact=str(ref_from_proto(request.artifact)),
             base=str(ref_from_proto(request.base)) if request.HasField("base") else None,
@@ -46,7 +47,6 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
             rules=MessageToDict(request.rules),
             why=request.why,
         )
-        key = _key(self._state, context, Scope.TRAIN)
         version = aliases.file_version(self._state, key, request.alias, body)
         return rollout_pb2.DeployVersionResponse(version=_to_proto(version))
 
@@ -56,8 +56,8 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
         """Give a candidate all traffic, or another share."""
         key = self._checked(request.alias, context, Scope.TRAIN)
         weight = request.weight if request.HasField("weight") else ALL_TRAFFIC
-        number = request.version or None
-        found = self._state.rollouts.promote(request.alias, number, weight, _cause(key, request.why))
+        body = aliases.Promote(version=request.version or None, weight=weight, why=request.why)
+        found = self._state.rollouts.promote(request.alias, body.version, body.weight, aliases.cause_of(key, body))
         return rollout_pb2.PromoteResponse(version=_to_proto(found))
 
     def RollBack(  # noqa: N802
@@ -65,7 +65,8 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
     ) -> rollout_pb2.RollBackResponse:
         """Take the candidate's traffic away, or bring back the version before."""
         key = self._checked(request.alias, context, Scope.TRAIN)
-        found = self._state.rollouts.roll_back(request.alias, request.version or None, _cause(key, request.why))
+        body = aliases.RollBack(version=request.version or None, why=request.why)
+        found = self._state.rollouts.roll_back(request.alias, body.version, aliases.cause_of(key, body))
         return rollout_pb2.RollBackResponse(version=_to_proto(found))
 
     def UndeployAlias(  # noqa: N802
@@ -73,7 +74,8 @@ class RolloutService(rollout_pb2_grpc.RolloutServiceServicer):
     ) -> rollout_pb2.UndeployAliasResponse:
         """Take the name away."""
         key = self._checked(request.alias, context, Scope.ADMIN)
-        self._state.rollouts.undeploy(request.alias, _cause(key, request.why))
+        body = aliases.Undeploy(why=request.why)
+        self._state.rollouts.undeploy(request.alias, aliases.cause_of(key, body))
         return rollout_pb2.UndeployAliasResponse()
 
     def GetAlias(  # noqa: N802
@@ -130,10 +132,6 @@ def _key(state: State, context: grpc.ServicerContext, *scopes: Scope) -> KeyReco
         raise Forbidden(f"this call needs a key with the scope {' or '.join(scopes)}")
     state.usage.count(record, requests=1)
     return record
-
-
-def _cause(key: KeyRecord, why: str) -> Cause:
-    return Cause(who=f"key {key.name}", why=why)
 
 
 def _to_proto(version: Version) -> rollout_pb2.Version:

@@ -5,7 +5,7 @@ Knows no version and no traffic.
 
 import json
 
-from tunewright.artifacts import ArtifactError, ArtifactRef, Kind, Store
+from tunewright.artifacts import ArtifactError, ArtifactRef, Store
 from tunewright.artifacts.layout import artifact_prefix, file_key
 from tunewright.artifacts.transfer import load_manifest
 from tunewright.chassis.errors import Refused, foreign
@@ -86,8 +86,3 @@ def merge(rooms: Rooms, store: Store, adapter: ArtifactRef, base: ArtifactRef) -
     if job.state in {job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELLED}:
         raise failure_of(job)
     return None
-
-
-def is_adapter(ref: ArtifactRef) -> bool:
-    """Return True for an adapter, False for a model."""
-    return ref.kind is Kind.ADAPTER

@@ -35,11 +35,6 @@ class Owners:
         except IntegrityError:
             return
 
-    def forget(self, kind: str, identifier: str) -> None:
-        """Remove a note; silent if there is none."""
-        with self._database.write() as connection:
-            connection.execute(OWNERS.delete().where(OWNERS.c.kind == kind, OWNERS.c.id == identifier))
-
     def project(self, kind: str, identifier: str) -> str:
         """Return the project of a thing."""
         query = sa.select(OWNERS.c.project).where(OWNERS.c.kind == kind, OWNERS.c.id == identifier)

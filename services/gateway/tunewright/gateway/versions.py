@@ -245,13 +245,13 @@ class Versions:
             _note(connection, version.alias, action, version.number, cause, data)
         return True
 
-    def tell(self, version: Version, detail: str, **values: Any) -> None:  # noqa: ANN401 - columns
+    def tell(self, version: Version, detail: str) -> None:
         """Keep what a version does right now, for people."""
-        if detail == version.detail and not values:
+        if detail == version.detail:
             return
         where = (VERSIONS.c.alias == version.alias, VERSIONS.c.number == version.number)
         with self._database.write() as connection:
-            connection.execute(VERSIONS.update().where(*where).values(detail=detail, **values))
+            connection.execute(VERSIONS.update().where(*where).values(detail=detail))
 
     def close(self, alias: str, cause: Cause) -> None:
         """Retire all versions of a name and forget the name itself.

@@ -51,6 +51,7 @@ class Supervisor:
         self._adapter_work = ThreadPoolExecutor(_ADAPTER_THREADS, thread_name_prefix="adapter")
         for state in State:
             metrics.DEPLOYMENTS.labels(state.value).set_function(partial(self._count, state))
+        metrics.ADAPTERS.set_function(self._count_adapters)
 
     def restore(self) -> int:
         """Start what the store says is wanted; return how many deployments that is.
@@ -172,7 +173,11 @@ class Supervisor:
         if deployment is None:
             return
         self.undeploy(name)
-        deployment.join(self._join_seconds)
+        if not deployment.join(self._join_seconds):
+            raise Unavailable(
+                f"the engine of {name!r}, which is to make room, has not ended after {self._join_seconds:g} s",
+                remedy="Try again once it has; the service's log says what it waits for.",
+            )
 
     def _known(self, name: str) -> Entry:
         deployment = self._deployments.get(name)
@@ -209,6 +214,10 @@ class Supervisor:
 
     def _count(self, state: State) -> float:
         return float(sum(deployment.status.state is state for deployment in list(self._deployments.values())))
+
+    def _count_adapters(self) -> float:
+        entries = list(self._deployments.values())
+        return float(sum(each.status.state is State.READY and not isinstance(each, Deployment) for each in entries))
 
 
 def _can_become(known: Entry, wanted: Wanted) -> bool:

@@ -45,11 +45,6 @@ class Measurement:
     """Raises if what is repeated of the record says that this is another model."""
     on_probe: Callable[[], None]
 
-    @property
-    def unmerged_models(self) -> int:
-        """How many models are run unmerged."""
-        return 1 if self.quantization is None else 2
-
     def run(self, merged: Mapping[str, Path]) -> Found:
         """Return the figures of the candidates in the folders of `merged`, and of the unmerged adapter."""
         found = Found()

@@ -12,6 +12,7 @@ _MAX_EPOCHS, _MAX_BATCH, _MAX_BETA = 50, 256, 2
 
 def _whole(most: int) -> PlainValidator:
     def check(value: object) -> int | str:
+        """Return the number, or AUTO where none is asked for."""
         if value is None or value == AUTO:
             return AUTO
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
@@ -23,6 +24,7 @@ def _whole(most: int) -> PlainValidator:
 
 def _number(most: float | None) -> PlainValidator:
     def check(value: object) -> float | str:
+        """Return the number, or AUTO where none is asked for."""
         if value is None or value == AUTO:
             return AUTO
         number = isinstance(value, int | float) and not isinstance(value, bool)

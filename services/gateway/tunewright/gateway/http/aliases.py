@@ -111,7 +111,7 @@ def file_version(state: State, key: KeyRecord, alias: str, body: Deploy) -> Vers
         spec=body.spec,
         weight=body.weight,
         rules=body.rules,
-        cause=Cause(who=f"key {key.name}", why=body.why),
+        cause=cause_of(key, body),
         key=key,
     )
 
@@ -122,7 +122,7 @@ async def promote(request: Request, alias: str, body: Promote, key: TrainKey) ->
     state = state_of(request)
     await run_in_threadpool(check_project, state, alias, key)
     act = state.rollouts.promote
-    found = await run_in_threadpool(act, alias, body.version, body.weight, _cause(key, body))
+    found = await run_in_threadpool(act, alias, body.version, body.weight, cause_of(key, body))
     return await run_in_threadpool(_version, state, found)
 
 
@@ -131,7 +131,7 @@ async def roll_back(request: Request, alias: str, body: RollBack, key: TrainKey)
     """Take the candidate's traffic away, or bring back the version before."""
     state = state_of(request)
     await run_in_threadpool(check_project, state, alias, key)
-    found = await run_in_threadpool(state.rollouts.roll_back, alias, body.version, _cause(key, body))
+    found = await run_in_threadpool(state.rollouts.roll_back, alias, body.version, cause_of(key, body))
     return await run_in_threadpool(_version, state, found)
 
 
@@ -142,7 +142,7 @@ async def undeploy(
     """Take the name away; running answers are finished."""
     state = state_of(request)
     await run_in_threadpool(check_project, state, alias, key)
-    await run_in_threadpool(state.rollouts.undeploy, alias, Cause(who=f"key {key.name}", why=why))
+    await run_in_threadpool(state.rollouts.undeploy, alias, cause_of(key, Undeploy(why=why)))
     return {"id": alias, "object": "alias", "deleted": True}
 
 
@@ -152,7 +152,8 @@ def check_project(state: State, alias: str, key: KeyRecord) -> None:
         raise NotFound(f"no model is called {alias!r}", remedy="GET /v1/aliases lists the names there are.")
 
 
-def _cause(key: KeyRecord, body: _Body) -> Cause:
+def cause_of(key: KeyRecord, body: _Body) -> Cause:
+    """Return who asks for a change, and why."""
     return Cause(who=f"key {key.name}", why=body.why)
 
 

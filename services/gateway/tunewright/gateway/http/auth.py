@@ -41,6 +41,7 @@ async def require_key(request: Request) -> KeyRecord:
 
 def _with_scope(*scopes: Scope) -> Callable[[Request], Awaitable[KeyRecord]]:
     async def check(request: Request) -> KeyRecord:
+        """Return the caller's key. Raises Forbidden if it has none of the scopes."""
         record = await require_key(request)
         if not record.may(*scopes):
             wanted = " or ".join(scopes)

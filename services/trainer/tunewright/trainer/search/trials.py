@@ -129,6 +129,7 @@ class Search:
         watch = _Pruning(trial, self.study.reported(trial))
 
         def build(mended: TrainingSpec) -> Loop:
+            """Return a fresh trainer of this trial, watched by the study."""
             trainer = self._build(mended, heard, mark)
             trainer.last_step = heard.steps = watch.last_step = self._trial_steps = self._steps(trainer)
             trainer.add_callback(watch)
