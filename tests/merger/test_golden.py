@@ -75,25 +75,15 @@ def test_on_the_weights_that_training_saw_small_sabotage_is_seen_too(agreement: 
     assert bool(words) is not taken
 
 
-@pytest.mark.parametrize(("dated", "places", "taken"), [(True, 1, True), (False, 1, False), (True, 2, False)])
-def test_a_prompt_with_a_date_may_differ_in_one_stretch(
-    dated: bool,  # noqa: FBT001 - a case
-    places: int,
-    taken: bool,  # noqa: FBT001 - likewise
-    adapter: Path,
-    tmp_path: Path,
+def test_a_prompt_that_becomes_other_tokens_is_refused_with_a_date_in_its_template_too(
+    adapter: Path, tmp_path: Path
 ) -> None:
-    """Recorded on another day, a prompt has other tokens where its date stands; elsewhere it must be the same."""
+    """Trainer and merger tell templates the same date on any day, so that nothing may differ."""
     folder = tmp_path / "dated"
     shutil.copytree(adapter, folder)
     document = json.loads((folder / "golden.json").read_text("utf-8"))
-    for prompt in document["prompts"]:
-        prompt["dated"] = dated
-        for at in (3, -3)[:places]:
-            prompt["prompt_token_ids"][at] ^= 1
+    document["prompts"][0]["dated"] = True
+    document["prompts"][0]["prompt_token_ids"][3] ^= 1
     (folder / "golden.json").write_text(json.dumps(document), "utf-8")
-    if taken:
-        assert len(read_golden(folder, load_tokenizer(folder, "adapter"))) == 4
-        return
     with pytest.raises(Refused, match="foreign tokenizer: golden prompt 1"):
         read_golden(folder, load_tokenizer(folder, "adapter"))

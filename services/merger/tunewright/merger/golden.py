@@ -23,9 +23,6 @@ GOLDEN = "golden.json"
 LEAST_AGREEMENT, LARGEST_KL = 0.3, 0.5
 """What is asked of an adapter without a manifest: its base may have been quantised, and it is run on other weights."""
 
-_DATE_TOKENS = 24
-"""Tokens that a date takes, at most: `Wednesday, September 23, 2026` in single digits and pieces of words."""
-
 _KL_MARGIN = 0.01
 """Nats that rounding of the quantised base may cost an adapter that was hardly trained."""
 
@@ -37,7 +34,6 @@ class GoldenPrompt(BaseModel):
 
     messages: list[dict[str, Any]] = Field(min_length=1)
     tools: list[dict[str, Any]] = Field(default_factory=list)
-    dated: bool = False
     """The chat template writes the day's date into the prompt."""
     prompt_token_ids: list[int] = Field(min_length=1)
     continuation_token_ids: list[int]
@@ -73,7 +69,7 @@ def read_golden(adapter: Path, tokenizer: PreTrainedTokenizerBase) -> list[Golde
     except (ValueError, KeyError, TypeError) as error:
         raise Refused(f"{GOLDEN} is malformed: {error!r}") from error
     for number, prompt in enumerate(prompts, start=1):
-        if not _reads_alike(prompt, render(tokenizer, Conversation(prompt.messages, prompt.tools), generate=True)):
+        if prompt.prompt_token_ids != render(tokenizer, Conversation(prompt.messages, prompt.tools), generate=True):
             raise Refused(
                 f"foreign tokenizer: golden prompt {number} becomes other token ids than it had in training",
                 remedy="Take the adapter as the trainer made it; its tokenizer and chat template must be unchanged.",
@@ -124,24 +120,6 @@ def refuse_another_model(
             f"lie {adapted.first_step_kl:.3g} nats from the record (the base alone {plain.first_step_kl:.3g}); {why}",
             remedy="The adapter's files, its settings or the base were changed: merge the artifacts as they were made.",
         )
-
-
-def _reads_alike(prompt: GoldenPrompt, ids: list[int]) -> bool:
-    """Return True if these are the recorded token ids; where the template writes a date, one stretch may differ."""
-    recorded = prompt.prompt_token_ids
-    if ids == recorded or not prompt.dated:
-        return ids == recorded
-    shorter, longer = sorted((ids, recorded), key=len)
-    same = _alike(shorter, longer)
-    same += _alike(shorter[same:][::-1], longer[same:][::-1])
-    return len(longer) - same <= _DATE_TOKENS
-
-
-def _alike(first: list[int], second: list[int]) -> int:
-    """Return how many tokens two lists begin with alike."""
-    return next(
-        (at for at, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
-    )
 
 
 def _first_step_kl(prompt: GoldenPrompt, logits: torch.Tensor) -> float:
